@@ -79,6 +79,10 @@ def sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def sha1(path):
+    return hashlib.new('sha1', Path(path).read_bytes(), usedforsecurity=False).hexdigest()
+
+
 def release(folder, *archs, layout='flat', lists=True, images=True):
     """Make what looks like a downloaded K3s release below *folder*; return the binaries' paths by arch."""
     paths = {}
@@ -148,11 +152,18 @@ def collection_path(folder):
     return str(Path(folder) / 'collections')
 
 
+def write_inventory(path, hosts):
+    """Write an inventory of *hosts*, variables by name, all of which are this machine; return its path."""
+    local = {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable}
+    path.write_text(json.dumps({'all': {'hosts': {name: {**local, **variables} for name, variables in hosts.items()}}}))
+    return path
+
+
 def play(folder, playbook, *arguments, hosts=None, home='drop-in', env=None):
     """Run *playbook* with ansible-playbook in *folder* and return the :class:`Run`.
 
     playbook: a list of plays (written to site.yml), a path, or the name of a collection's playbook.
-    hosts: variables by host name; every host is this machine, over the connection plugin local.
+    hosts: variables by host name; every host is this machine, over the connection plugin local. Or the path of an inventory.
     home: where Ansible finds the plugins: 'drop-in', 'collection', or 'none'.
     """
     folder = Path(folder)
@@ -167,10 +178,7 @@ def play(folder, playbook, *arguments, hosts=None, home='drop-in', env=None):
     if isinstance(playbook, list):
         (folder / 'site.yml').write_text(json.dumps(playbook))
         playbook = 'site.yml'
-    inventory = folder / 'inventory.json'
-    local = {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable}
-    hosts = {'node': {}} if hosts is None else hosts
-    inventory.write_text(json.dumps({'all': {'hosts': {name: {**local, **variables} for name, variables in hosts.items()}}}))
+    inventory = hosts if isinstance(hosts, Path) else write_inventory(folder / 'inventory.json', {'node': {}} if hosts is None else hosts)
     done = ansible('ansible-playbook', '-i', inventory, playbook, *arguments, folder=folder, env=env)
     results = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     return Run(done.returncode, done.stdout, results)

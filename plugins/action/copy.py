@@ -14,6 +14,7 @@ import importlib.util
 import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from typing import NamedTuple
@@ -36,6 +37,7 @@ SHORT_PATH_DEFAULTS = {'backup': False, 'force': True, 'follow': False, 'remote_
 
 BLOCK = 65536  # bytes; a piece starts at a multiple of it, which lets dd write at the right place and never twice
 PIECE = (1 << 20, 4 << 20, 12 << 20)  # bytes: smallest, first, largest
+OWN_SOCKET = '%(directory)s/k3s-{}'  # of the process that runs the task
 PROGRESS_AFTER = 5  # seconds
 PROGRESS_EVERY = 5  # seconds
 
@@ -44,7 +46,7 @@ COMMON_SCRIPT = r'''
 LC_ALL=C; export LC_ALL
 say() { printf '@%s=%s\n' "$1" "$2"; }
 if command -v openssl >/dev/null 2>&1; then sum() { openssl dgst -sha256 -r; }
-elif command -v python3 >/dev/null 2>&1; then sum() { python3 -c 'import hashlib, sys
+elif command -v python3 >/dev/null 2>&1; then sum() { python3 -IS -c 'import hashlib, sys
 h = hashlib.sha256()
 for b in iter(lambda: sys.stdin.buffer.read(1 << 20), b""): h.update(b)
 print(h.hexdigest())'; }
@@ -52,8 +54,8 @@ else sum() { sha256sum; }
 fi
 digest() { sum | { read -r d rest; printf '%s' "$d"; }; }
 describe() {
-    if [ -L "$dest" ]; then say kind link
-    elif [ -d "$dest" ]; then say kind directory
+    if [ -d "$dest" ]; then say kind directory
+    elif [ -L "$dest" ]; then say kind link
     elif [ -f "$dest" ]; then say kind file; say stat "$(stat -c '%a %u %g %U %G %s' "$dest")"
     elif [ -e "$dest" ]; then say kind other
     else say kind absent
@@ -98,17 +100,19 @@ if [ "$block" = 0 ]; then
     umask 077; : >>"$part" || exit 1
 elif [ ! -f "$part" ] || [ "$(( $(stat -c %s "$part") / 65536 ))" -lt "$block" ]; then exit 75
 fi
-dd of="$part" bs=65536 seek="$block" conv=notrunc
+dd of="$part" bs=65536 seek="$block" conv=notrunc || exit 1
 '''
 
 INSTALL_SCRIPT = COMMON_SCRIPT + r'''
 fail() { chmod 0600 "$part" 2>/dev/null; say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; exit 1; }
 if [ -n "$part" ]; then
     [ -f "$part" ] || fail gone
+    [ "$(stat -c %s "$part")" -ge "$size" ] || fail short
     [ "$(digest <"$part")" = "$sha256" ] || { rm -f "$part"; fail digest; }
     target=$part
 else target=$dest
 fi
+[ -z "$part" ] || [ -z "$keep" ] || chown "$keep" "$target" 2>/dev/null
 [ -z "$owner" ] || e=$(chown "$owner" "$target" 2>&1) || fail attributes "$e"
 [ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
 e=$(chmod "$mode" "$target" 2>&1) || fail attributes "$e"
@@ -116,13 +120,14 @@ if [ -n "$part" ]; then
     if [ -n "$probe" ]; then
         tries=0
         while :; do
-            v=$("$part" --version </dev/null 2>&1); code=$?
+            # What the kernel refuses, a shell may take for a script. With so few descriptors it cannot read one.
+            v=$(exec </dev/null 2>&1; ulimit -n 10; exec "$part" --version); code=$?
             case $code:$tries:$v in 126:[0-4]:*busy*) tries=$((tries + 1)); sleep 1 ;; *) break ;; esac
         done
-        [ "$code" = 0 ] || { rm -f "$part"; fail run "exit status $code: $v"; }
+        [ "$code" = 0 ] || { rm -f "$part"; fail run "exit status $code: ${v:-it printed nothing}"; }
         say version "$(printf '%s\n' "$v" | head -n 1)"
     fi
-    [ ! -d "$dest" ] || [ -L "$dest" ] || fail directory
+    [ ! -d "$dest" ] || fail directory
     e=$(mv -f "$part" "$dest" 2>&1) || fail rename "$e"
     find "${part%/*}" -maxdepth 1 -type f -name '.k3s-artifact.*.part' \( -name "$others" -o -mmin +1440 \) -exec rm -f {} +
     if command -v restorecon >/dev/null 2>&1; then restorecon "$dest" >/dev/null 2>&1; fi
@@ -205,28 +210,27 @@ def parse_node(report):
 
 def octal_mode(mode):
     """Return a task's mode as four octal digits, or None where it is symbolic or "preserve"."""
-    if isinstance(mode, int) and not isinstance(mode, bool):
-        return f'{mode:04o}'
-    return mode.strip().rjust(4, '0') if isinstance(mode, str) and re.fullmatch(r'\s*[0-7]{3,5}\s*', mode) else None
+    if isinstance(mode, str) and re.fullmatch(r'\s*[0-7]{3,5}\s*', mode):
+        mode = int(mode, 8)
+    return f'{mode:04o}' if isinstance(mode, int) and not isinstance(mode, bool) and 0 <= mode <= 0o7777 else None
 
 
 def without_compression(arguments):
-    """Return ssh arguments without those for compression and for a shared connection; None if nothing compresses."""
-    words, kept, compresses = iter(shlex.split(arguments or '')), [], False
+    """Return ssh arguments without those for compression and for a shared connection."""
+    words, kept = iter(shlex.split(arguments or '')), []
     for word in words:
         option = next(words, '') if word == '-o' else word[2:] if word.startswith('-o') else None
         if option is not None:
             name = re.split(r'[\s=]', option.strip(), maxsplit=1)[0].lower()
-            if name == 'compression':
-                compresses = compresses or option.lower().endswith('yes')
-            elif name not in ('controlmaster', 'controlpersist', 'controlpath'):
-                kept += ['-o', option]
-        elif re.fullmatch(r'-[46AaCfGgKkMNnqsTtVvXxYy]*C[46AaCfGgKkMNnqsTtVvXxYy]*', word):
-            compresses = True
-            kept += [rest] if (rest := word.replace('C', '')) != '-' else []
+            kept += [] if name in ('compression', 'controlmaster', 'controlpersist', 'controlpath') else ['-o', option]
+        elif re.fullmatch(r'-[46AaCfGgKkMNnqsTtVvXxYy]+', word):
+            word = word.replace('C', '').replace('M', '')
+            kept += [word] if word != '-' else []
+        elif word == '-S':
+            next(words, '')
         else:
             kept.append(word)
-    return shlex.join(kept), compresses
+    return shlex.join(kept)
 
 
 def progress_line(host, name, done, size, sent, seconds):
@@ -254,7 +258,8 @@ class ActionModule(core_copy().ActionModule):
             try:
                 job = self._binary_job() or self._archive_job()
                 if isinstance(job, Job):
-                    return self._deliver(job, task_vars)
+                    with contextlib.nullcontext() if self._shares_open_connection() else self._own_connection():
+                        return self._deliver(job, task_vars)
             except (AnsibleLookupError, StagingError) as error:
                 known = self._artifact_result(job) if job else self._known_of_host()
                 raise AnsibleActionFail(error.message, result={'k3s_artifact': known}) from None
@@ -278,8 +283,14 @@ class ActionModule(core_copy().ActionModule):
             for entry in self._task.module_defaults or []:
                 defaults.update(entry)
         defaults = self._templar.template(defaults.get('ansible.builtin.copy', {}))
-        omit = self._vars.get('omit')
-        return {**{key: value for key, value in defaults.items() if value != omit}, **self._task.args}
+        omit, omitted = self._vars.get('omit'), self._omitted()
+        return {**{key: value for key, value in defaults.items() if value != omit and key not in omitted}, **self._task.args}
+
+    def _omitted(self):
+        """Return the names of the arguments that the task sets to "omit": those take no default either."""
+        written = self._task.get_ds() or {}
+        names = {name for key in (self._task.action, 'args') if isinstance(written.get(key), dict) for name in written[key]}
+        return names - set(self._task.args)
 
     def _variables_of_target(self, task_vars):
         """Return the variables of the host on which the file lands: with delegate_to, that host's win."""
@@ -290,7 +301,8 @@ class ActionModule(core_copy().ActionModule):
         target = {'inventory_hostname': self._task.delegate_to}
         if 'ansible_facts' not in variables:
             target.update(ansible_facts={}, ansible_architecture=None)
-        return {**task_vars, **variables, **target}
+        machine_of_first = set() if 'k3s_artifact_machine' in variables else {'k3s_artifact_machine'}
+        return {key: value for key, value in {**task_vars, **variables, **target}.items() if key not in machine_of_first}
 
     def _is_own_copy(self):
         """Tell whether the task itself is a copy of a file of the controller, not a template that calls copy inside."""
@@ -301,7 +313,9 @@ class ActionModule(core_copy().ActionModule):
     def _binary_job(self):
         """Return the :class:`Job` for a task that stages a K3s binary, None for any other."""
         source, dest = self._task.args.get('src'), self._task.args.get('dest')
-        if not self._is_own_copy() or not (source.rpartition('/')[2].startswith('k3s') or 'k3s_binary_map' in self._vars):
+        if not self._is_own_copy() or not isinstance(dest, (str, type(None))):
+            return None
+        if not source.rpartition('/')[2].startswith('k3s') and 'k3s_binary_map' not in self._vars:
             return None
         lookup = self._lookup()
         if source.rpartition('/')[2] not in lookup.binary_names():
@@ -315,7 +329,7 @@ class ActionModule(core_copy().ActionModule):
             display.warning(f'{dest} is not the install path of K3s: the binary goes to {target}. '
                             f'Set k3s_artifact_dest to move it on purpose.')
         artifact = self._for_machine(lookup).binary(named or (source if os.path.isabs(source) else None))
-        return Job(artifact, target, octal_mode(self._task.args.get('mode', '0755')), True)
+        return Job(artifact, target, octal_mode(self._mode('0755')), True)
 
     def _archive_job(self):
         """Return the :class:`Job` for an image archive on its way to K3s, a skipped result, or None for any other task."""
@@ -325,15 +339,20 @@ class ActionModule(core_copy().ActionModule):
         path = self._find(source)
         name = os.path.basename(source)
         directory = dest.rstrip('/') if not dest.endswith(ARCHIVE_SUFFIXES) else os.path.dirname(dest)
-        if not path or not os.path.isfile(path) or not directory.endswith(IMAGES_DIRECTORY):
+        if not path or not os.path.isfile(path) or name.startswith('.') or not re.fullmatch(f'[/~].*{IMAGES_DIRECTORY}', directory):
             return None
+        directory = self._remote_expand_user(directory)
         lookup = self._for_machine(self._lookup())
         reason = lookup.refuses_archive(path, self._globs())
         if reason:
             return {'changed': False, 'skipped': True, 'skip_reason': reason, 'msg': reason, 'dest': dest,
                     'k3s_artifact': {'machine': lookup.host.machine, 'arch': lookup.host.arch, 'source': path}}
-        target = dest if dest.endswith(ARCHIVE_SUFFIXES) else os.path.join(directory, name)
-        return Job(lookup.archive(path), target, octal_mode(self._task.args.get('mode', '0644')), False)
+        target = os.path.join(directory, os.path.basename(dest) if dest.endswith(ARCHIVE_SUFFIXES) else name)
+        return Job(lookup.archive(path), target, octal_mode(self._mode('0644')), False)
+
+    def _mode(self, default):
+        mode = self._task.args.get('mode')
+        return default if mode is None else mode
 
     def _install_path(self):
         path = self._option('k3s_artifact_dest', INSTALL_PATH)
@@ -357,7 +376,8 @@ class ActionModule(core_copy().ActionModule):
         if getattr(self._task, 'loop_with', None) != 'fileglob':
             return []
         patterns = self._templar.template(self._task.loop)
-        return [patterns] if isinstance(patterns, str) else list(patterns)
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        return [os.path.join('/*', re.sub(r'^(\.\./)+', '', os.path.normpath(os.path.expanduser(pattern)))) for pattern in patterns]
 
     # --- which file
 
@@ -384,6 +404,8 @@ class ActionModule(core_copy().ActionModule):
         if lookup.knows_machine():
             return lookup
         report = self._ask(COMMON_SCRIPT + 'say machine "$(uname -m)"')
+        if 'machine' not in report:
+            raise StagingError(f'{self._host}: cannot ask the node for its machine: {report["error"]}')
         return lookup.prepare(self._vars, machine=report.get('machine', ''))
 
     # --- on the node
@@ -422,6 +444,8 @@ class ActionModule(core_copy().ActionModule):
             display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core', host=self._host)
             return self._deliver_through_core(job, node, task_vars)
         result = self._result(job, node)
+        if result['k3s_artifact']['installed'] != 'same':
+            self._check_room(job, node)
         if self._task.diff and result['changed']:
             result['diff'] = [self._difference(job, node)]
         if self._task.check_mode or not result['changed']:
@@ -448,8 +472,19 @@ class ActionModule(core_copy().ActionModule):
         if node.kind in ('directory', 'other'):
             raise StagingError(f'{job.dest} on {self._host} is a {node.kind.replace("other", "special file")}, not a file. '
                                     f'Remove it, or set k3s_artifact_dest to another path. Nothing was changed.')
-        if not node.has_directory and job.is_binary:
+        if not node.has_directory and job.is_binary and not self._task.check_mode:  # a task before it may make the folder
             raise StagingError(f'the folder {directory} does not exist on {self._host}. Create it first.')
+
+    def _check_room(self, job, node):
+        """Fail where the new file cannot be written."""
+        directory = os.path.dirname(job.dest)
+        if not node.writable:
+            raise StagingError(f'{self._host}: the user {node.user} cannot write to {directory} on the node, or its file '
+                               f'system is read-only. Use become: true, or make it writable. Nothing was changed.')
+        needed = job.artifact.size - node.partial[0]
+        if node.free is not None and node.free < needed:
+            raise StagingError(f'{self._host}: {job.artifact.source} needs {needed} bytes in {directory} on the node, '
+                               f'{node.free} are free. Free some space. Nothing was changed.')
 
     def _result(self, job, node):
         """Return the result of a task that has done nothing yet; "changed" says whether there is something to do."""
@@ -524,7 +559,7 @@ class ActionModule(core_copy().ActionModule):
         return None if self._connection.has_pipelining else f'the connection plugin {self._connection.transport}'
 
     def _deliver_through_core(self, job, node, task_vars):
-        arguments = {'mode': job.mode or '0755', **self._task.args, 'src': job.artifact.source, 'dest': job.dest}
+        arguments = {**self._task.args, 'src': job.artifact.source, 'dest': job.dest, 'mode': job.mode or self._task.args['mode']}
         arguments.setdefault('checksum', job.artifact.checksum)  # what arrives must be what was verified
         with self._arguments(arguments):
             result = super().run(None, task_vars)
@@ -534,26 +569,32 @@ class ActionModule(core_copy().ActionModule):
     # --- the short path
 
     def _transfer_and_install(self, job, node):
-        part = ''
-        if node.kind != 'file' or node.sha256 != job.artifact.sha256:
-            part = self._transfer(job, node)
-        owner, group = self._task.args.get('owner'), self._task.args.get('group')
-        report = self._ask(shell_command(
-            INSTALL_SCRIPT, part=part, dest=job.dest, sha256=job.artifact.sha256, mode=job.mode,
-            owner=node.status.get('uid', '') if owner is None else owner,
-            group=node.status.get('gid', '') if group is None else group,
-            probe='yes' if job.is_binary and boolean(self._option('k3s_artifact_probe', True)) else '',
-            others=f'.k3s-artifact.{os.path.basename(job.dest)}.*.part'))
+        install = self._install_script(job, node)
+        if node.kind == 'file' and node.sha256 == job.artifact.sha256:
+            report = self._ask(shell_command(install, part=''))
+        else:
+            report = self._transfer(job, node, install)
         if report.get('end') != 'yes':
-            self._raise_install_error(job, part, report)
+            self._raise_install_error(job, report)
         return report
 
-    def _raise_install_error(self, job, part, report):
+    def _install_script(self, job, node):
+        """Return the script that installs the partial file in its variable "part"; without one it sets the attributes only."""
+        owner, group = self._task.args.get('owner'), self._task.args.get('group')
+        return shell_command(
+            INSTALL_SCRIPT, dest=job.dest, size=job.artifact.size, sha256=job.artifact.sha256, mode=job.mode,
+            owner='' if owner is None else owner, group='' if group is None else group,
+            keep='{uid}:{gid}'.format(**node.status) if node.status else '',  # where that is allowed, as core does
+            probe='yes' if job.is_binary and int(job.mode, 8) & 0o111 and boolean(self._option('k3s_artifact_probe', True)) else '',
+            others=f'.k3s-artifact.{os.path.basename(job.dest)}.*.part')
+
+    def _raise_install_error(self, job, report):
         reason = report.get('reason') or report['error']
         if report.get('failed') == 'gone':
             raise PartialLost
         message = {
-            'digest': f'what arrived at {part} is not the file that was verified: {job.artifact.source} was changed during the run, '
+            'short': f'{job.artifact.source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again.',
+            'digest': f'what arrived is not the file that was verified: {job.artifact.source} was changed during the run, '
                       f'or the transfer was damaged. Run again.',
             'run': f'the node cannot run the new binary ({reason}). Check that {job.artifact.source} is for its processor and '
                    f'that the file system allows programs to run; k3s_artifact_probe: false turns this check off.',
@@ -563,25 +604,37 @@ class ActionModule(core_copy().ActionModule):
         }.get(report.get('failed'), f'{job.dest} cannot be installed: {reason}.')
         raise StagingError(f'{self._host}: {message} What was at {job.dest} before is still there.')
 
-    def _transfer(self, job, node):
-        """Send what is missing of the file to the partial file on the node; return its path."""
-        size = job.artifact.size
-        directory = os.path.dirname(job.dest)
-        if not node.writable:
-            raise StagingError(f'{self._host}: the user {node.user} cannot write to {directory} on the node, or its file '
-                                    f'system is read-only. Use become: true, or make it writable. Nothing was changed.')
-        part = os.path.join(node.spool if node.spool in (directory, os.path.dirname(directory)) else directory, self._partial_name(job))
-        with open(job.artifact.source, 'rb') as file, self._without_compression():
+    def _transfer(self, job, node, install):
+        """Send what is missing of the file to the partial file on the node and install it; return the node's report."""
+        part = os.path.join(self._spool(job, node), self._partial_name(job))
+        with self._opened(job.artifact.source) as file, self._own_connection():
             start = self._resume_at(file, node.partial)
-            if node.free is not None and node.free < size - start:
-                raise StagingError(f'{self._host}: {job.artifact.source} needs {size - start} bytes in {directory} on the node, '
-                                        f'{node.free} are free. Free some space. Nothing was changed.')
-            fresh = node.stale_partial or (node.partial[0] and not start)
-            progress = Progress(self._host, os.path.basename(job.artifact.source), size, start, self._task.no_log)
-            for done, data in self._pieces(file, start, progress):
-                self._send_piece(job, part, done, data, bool(fresh) and done == 0, progress)
+            file.seek(start)
+            fresh = 'yes' if node.stale_partial or (node.partial[0] and not start) else ''
+            progress = Progress(self._host, os.path.basename(job.artifact.source), job.artifact.size, start, self._task.no_log)
+            socket = self._open_socket()
+            if socket:
+                with self._streaming(socket, file, progress):
+                    report = self._send(job, part, start, b'', fresh, install)
+            else:
+                for done, data in self._pieces(file, progress):
+                    self._send(job, part, done, data, '' if done else fresh)
+                report = self._ask(shell_command(install, part=part))
             progress.finish()
-        return part
+        return report
+
+    def _opened(self, path):
+        try:
+            return open(path, 'rb', buffering=0)
+        except OSError as error:
+            raise StagingError(f'{self._host}: {path} was there when it was verified and cannot be read now: {error.strerror}. '
+                               f'Put it back and run again. Nothing was changed.') from error
+
+    @staticmethod
+    def _spool(job, node):
+        """Return the folder of the partial file; what a node says is taken only if it is one of the two that it can be."""
+        directory = os.path.dirname(job.dest)
+        return node.spool if node.spool == os.path.dirname(directory) else directory
 
     @staticmethod
     def _resume_at(file, partial):
@@ -597,63 +650,126 @@ class ActionModule(core_copy().ActionModule):
         return length if length and known.hexdigest() == digest else 0
 
     @staticmethod
-    def _pieces(file, start, progress):
-        """Yield the offset and the bytes of each piece from *start* on, larger or smaller as the link allows."""
+    def _pieces(file, progress):
+        """Yield the offset and the bytes of each piece from where *file* is, larger or smaller as the link allows."""
         smallest, length, largest = PIECE
-        file.seek(start)
-        done = start
         while True:
+            done, began = file.tell(), time.monotonic()
             data = file.read(length)
-            if not data and done > start or not data and start:
-                return
-            began = time.monotonic()
-            yield done, data
+            if data or not done:
+                yield done, data
+            progress.at(file.tell())
             if len(data) < length:
                 return
-            done += len(data)
-            progress.at(done)
             took = time.monotonic() - began
             length = min(length * 2, largest) if took < 1 else max(length // 2, smallest) if took > 4 else length
 
-    def _send_piece(self, job, part, done, data, fresh, progress):
-        command = shell_command(PIECE_SCRIPT, part=part, dir=os.path.dirname(job.dest), block=done // BLOCK, fresh='yes' if fresh else '')
+    def _send(self, job, part, done, data, fresh, then=''):
+        """Write *data* (or what is streamed) at the offset *done* of the partial file and run *then*; return the report."""
+        write = shell_command(PIECE_SCRIPT, part=part, dir=os.path.dirname(job.dest), block=done // BLOCK, fresh=fresh)
         try:
-            report = self._ask(command, in_data=data)
+            report = self._ask(f'{write}\n{then}'.strip(), in_data=data)
         except AnsibleConnectionFailure as error:
             raise AnsibleConnectionFailure(
-                f'the connection broke after {done} of {job.artifact.size} bytes of {job.artifact.source}; {job.dest} is as it was, '
-                f'and the next run continues the transfer. {error.message}') from error
+                f'the connection broke while {job.artifact.source} was sent; {job.dest} is as it was, and the next run '
+                f'continues the transfer. {error.message}') from error
         if report['rc'] == 75:
             raise PartialLost
-        if report['rc'] != 0:
+        if report['rc'] != 0 and 'failed' not in report:
             raise StagingError(f'{self._host}: {part} cannot be written on the node: {report["error"]}. '
-                                    f'What was at {job.dest} before is still there.')
+                               f'What was at {job.dest} before is still there.')
+        return report
 
     @contextlib.contextmanager
-    def _without_compression(self):
-        """Use an ssh connection of its own, without compression, if the shared one compresses.
+    def _own_connection(self):
+        """Use an ssh connection of the task's own, without compression.
 
-        A K3s binary and its archives are compressed already. Only options of the connection plugin change, and only here:
-        the user's other arguments stay in force, and the shared connection stays as it is.
+        A K3s binary and its archives are compressed already, and compressing them again is most of the time that copy takes.
+        Only options of the connection plugin change, and only here: the user's other arguments stay in force, and the shared
+        connection stays as it is. Other connection plugins are used as they are.
         """
-        names = ('ssh_args', 'ssh_common_args', 'ssh_extra_args')
-        changed = {}
-        if self._connection.transport == 'ssh':
-            stripped = {name: without_compression(self._connection.get_option(name)) for name in names}
-            if any(compresses for _arguments, compresses in stripped.values()):
-                changed = {name: arguments for name, (arguments, _compresses) in stripped.items()}
-                changed['ssh_args'] = '-o Compression=no -o ControlMaster=auto -o ControlPersist=60s ' + changed['ssh_args']
-                changed['control_path'] = f'%(directory)s/k3s-{os.getpid()}'
-        kept = {name: self._connection.get_option(name) for name in changed}
+        if self._connection.transport != 'ssh' or self._connection.get_option('control_path') == OWN_SOCKET.format(os.getpid()):
+            yield
+            return
+        kept = {name: self._connection.get_option(name) for name in ('ssh_args', 'ssh_common_args', 'ssh_extra_args', 'control_path')}
+        changed = {name: without_compression(kept[name]) for name in ('ssh_args', 'ssh_common_args', 'ssh_extra_args')}
+        changed['ssh_args'] = '-o Compression=no -o ControlMaster=auto -o ControlPersist=5s ' + changed['ssh_args']
+        changed['control_path'] = OWN_SOCKET.format(os.getpid())
         try:
             for name, value in changed.items():
                 self._connection.set_option(name, value)
             yield
         finally:
-            if changed:
-                self._connection.reset()
             for name, value in kept.items():
                 self._connection.set_option(name, value)
+
+    def _open_socket(self):
+        """Return the control socket of the task's own ssh connection for a stream, None where pieces have to do.
+
+        A become plugin that has to answer a prompt needs the connection plugin between itself and the node.
+        """
+        become = self._connection.become
+        if self._connection.transport != 'ssh' or become and become.get_option('become_pass'):
+            return None
+        socket = self._control_socket(OWN_SOCKET.format(os.getpid()))
+        if not os.path.exists(socket):
+            self._ask(':')
+        return socket if os.path.exists(socket) else None
+
+    def _control_socket(self, name):
+        return name % {'directory': os.path.expanduser(self._connection.get_option('control_path_dir'))}
+
+    def _shares_open_connection(self):
+        """Tell whether Ansible's shared ssh connection to the node is open: then the probe costs no new one.
+
+        Where that cannot be told, it is taken to be.
+        """
+        name_of = getattr(self._connection, '_create_control_path', None)
+        if self._connection.transport != 'ssh' or name_of is None or self._connection.get_option('control_path'):
+            return True
+        host = self._connection.get_option('host') or self._play_context.remote_addr
+        name = name_of(host, self._connection.get_option('port'), self._connection.get_option('remote_user'))
+        return os.path.exists(self._control_socket(name))
+
+    @contextlib.contextmanager
+    def _streaming(self, socket, file, progress):
+        """Feed the next command on the node with the rest of *file*, through the open ssh connection at *socket*."""
+        connection = self._connection
+        self._connection = StreamedConnection(connection, socket, file, progress)
+        try:
+            yield
+        finally:
+            self._connection = connection
+
+
+class StreamedConnection:
+    """A connection whose commands read the rest of a file, in constant memory and one go.
+
+    A connection plugin takes what a command is to read as one string of bytes. A file of hundreds of megabytes does not fit in
+    there, and sending it in pieces costs a round trip and a tenth of a second of the controller's time for each.
+    """
+
+    def __init__(self, connection, socket, file, progress):
+        self._connection, self._socket, self._file, self._progress = connection, socket, file, progress
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def exec_command(self, command, in_data=None, sudoable=True):
+        # ProxyCommand: where the connection is gone, fail. ssh would make a new one, to another port or user.
+        arguments = ['-o', f'ControlPath={self._socket}', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false', self._connection.host]
+        with subprocess.Popen([self._connection.get_option('ssh_executable'), *arguments, command],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            with contextlib.suppress(BrokenPipeError):
+                for block in iter(lambda: self._file.read(BLOCK), b''):
+                    process.stdin.write(block)
+                    self._progress.at(self._file.tell())
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            stdout, stderr = process.stdout.read(), process.stderr.read()
+        if process.returncode == 255:
+            raise AnsibleConnectionFailure(to_text(stderr).strip())
+        return process.returncode, stdout, stderr
 
 
 class Progress:

@@ -218,6 +218,8 @@ ELF_EXECUTABLE_TYPES = (2, 3)  # ET_EXEC, ET_DYN (position-independent)
 class ArtifactError(AnsibleLookupError):
     """The one error that leaves this plugin: a sentence for the person who runs the playbook."""
 
+    _include_cause_message = False  # ansible-core from 2.19 on would add the system's words to ours
+
 
 class Host(NamedTuple):
     """The host that gets a file: its name, what it calls itself, and the release for that."""
@@ -461,7 +463,7 @@ def parse_checksum_list(text):
             raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}')
         digest, name = match.group(1).lower(), match.group(2)
         if result.setdefault(name, digest) != digest:
-            raise ArtifactError(f'names {name} twice, with different digests')
+            raise ArtifactError(f'names {shown(name)} twice, with different digests')
     if not result:
         raise ArtifactError('is empty')
     return result
@@ -767,7 +769,7 @@ class LookupModule(LookupBase):
         try:
             verified_binary(path, host, self._verify)
         except ArtifactError as error:
-            raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. {self._advice(host, path)}') from error
+            raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. {self._advice(host, (path, error))}') from error
         if not os.path.exists(os.path.join(folder, 'k3s-install.sh')):
             display.warning(f'{folder} holds no k3s-install.sh: k3s-ansible will try to download it. '
                             f'Put the install script of the K3s release there.')
@@ -902,11 +904,13 @@ class LookupModule(LookupBase):
             there = '; '.join(f'in {root} {listing(root)}' for root in places if os.path.isdir(root))
             where = ' or '.join(places) or 'the files folders (no artifact directory is configured)'
             text = f'none of {", ".join(candidates(host))} is in {where}' + (f' ({there})' if there else '')
-        return ArtifactError(f'no K3s binary for {host}: {text}. {self._advice(host, next(iter(refused), None))}')
+        return ArtifactError(f'no K3s binary for {host}: {text}. {self._advice(host, next(iter(refused.items()), None))}')
 
     @staticmethod
-    def _advice(host, path):
-        if path is None:
+    def _advice(host, refused):
+        if refused is None:
             return (f'Put {host.binary} of the K3s release into the artifact directory, or set k3s_artifact_dir to the folder '
                     f'that holds it.')
+        if 'checksum list' in str(refused[1]):
+            return f'Put sha256sum-{host.arch}.txt of the same K3s release beside it.'
         return f'Replace it by {host.binary} of the K3s release, or put that into the folder {host.arch}/ of the artifact directory.'

@@ -1,0 +1,180 @@
+# Copyright: (c) 2026, k3s-artifact contributors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks preflight, stage and demo, on pretend nodes: folders of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import support
+
+ARCHS = ('amd64', 'arm64', 'arm')
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Return (folder, host variables) of three pretend nodes and a release with an install script."""
+    support.release(tmp_path / 'airgap', *ARCHS, layout='per-arch')
+    (tmp_path / 'airgap' / 'k3s-install.sh').write_text('#!/bin/sh\n')
+    hosts = {}
+    for arch in ARCHS:
+        node = tmp_path / 'nodes' / arch
+        (node / 'bin').mkdir(parents=True)
+        (node / 'agent' / 'images').mkdir(parents=True)
+        hosts[arch] = {'k3s_artifact_machine': support.MACHINES[arch], 'k3s_artifact_probe': False, 'k3s_artifact_become': False,
+                       'k3s_artifact_dir': str(tmp_path / 'airgap'), 'k3s_artifact_dest': f'{node}/bin/k3s',
+                       'k3s_artifact_images_dest': f'{node}/agent/images'}
+    return tmp_path, hosts
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def test_stage_gives_each_host_its_own_files_and_a_second_run_changes_nothing(cluster):
+    folder, hosts = cluster
+    run = support.play(folder, 'airgap.k3s.stage', '-e', f'k3s_artifact_report={folder}/report', hosts=hosts, home='collection')
+    assert run.rc == 0, run.output
+    for arch in ARCHS:
+        node = folder / 'nodes' / arch
+        assert support.elf_arch(node / 'bin' / 'k3s') == arch
+        assert (node / 'bin' / 'k3s').stat().st_mode & 0o7777 == 0o755
+        assert sorted(files(node)) == [f'agent/images/k3s-airgap-images-{arch}.tar.zst', 'bin/k3s', 'bin/k3s-install.sh']
+    assert [entry['status'] for entry in run.results if entry['task'] == 'Show the table'] == ['skipped', 'ok']
+    table = next(entry['result']['msg'] for entry in run.results if (entry['task'], entry['status']) == ('Show the table', 'ok'))
+    for arch in ARCHS:
+        source = folder / 'airgap' / arch / support.BINARIES[arch]
+        row = next(line.split() for line in table if line.split()[0] == arch and line.split()[3] == str(source))
+        assert row[:6] == [arch, support.MACHINES[arch], arch, str(source), str(source.stat().st_size), support.sha256(source)]
+        assert f'sha256sum-{arch}.txt' in row
+    report = json.loads((folder / 'report.json').read_text())
+    assert [(row['host'], row['verdict'], row['files'][0]['action']) for row in report] == [(arch, 'ok', 'install') for arch in ARCHS]
+    assert all(support.sha256(folder / 'airgap' / arch / support.BINARIES[arch]) in (folder / 'report.md').read_text() for arch in ARCHS)
+
+    before = {path: path.stat().st_mtime_ns for path in (folder / 'nodes').rglob('*')}
+    again = support.play(folder, 'airgap.k3s.stage', hosts=hosts, home='collection')
+    assert again.rc == 0, again.output
+    assert again.changed() == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / 'nodes').rglob('*')}
+
+
+def test_preflight_changes_nothing_and_says_what_would_happen(cluster):
+    folder, hosts = cluster
+    (folder / 'nodes' / 'arm' / 'bin' / 'k3s').write_bytes(support.elf('amd64'))
+    (folder / 'nodes' / 'arm64' / 'bin' / 'k3s').write_bytes((folder / 'airgap' / 'arm64' / 'k3s-arm64').read_bytes())
+    before = files(folder / 'nodes')
+    run = support.play(folder, 'airgap.k3s.preflight', '-e', f'k3s_artifact_report={folder}/report.json', hosts=hosts, home='collection')
+    assert run.rc == 0, run.output
+    assert files(folder / 'nodes') == before
+    report = {row['host']: row for row in json.loads((folder / 'report.json').read_text())}
+    binaries = {host: row['files'][0] for host, row in report.items()}
+    assert {host: (file['installed'], file['action']) for host, file in binaries.items()} == {
+        'amd64': ('absent', 'install'), 'arm': ('wrong architecture', 'replace'), 'arm64': ('same', 'replace')}
+    assert binaries['arm64']['bytes_to_send'] == 0  # only its mode is to be changed
+    assert report['amd64']['bytes_to_send'] == sum(path.stat().st_size for path in (
+        folder / 'airgap' / 'amd64' / 'k3s', folder / 'airgap' / 'amd64' / 'k3s-airgap-images-amd64.tar.zst',
+        folder / 'airgap' / 'k3s-install.sh'))
+    assert all(row['files'][1]['free'] > 0 for row in report.values())
+
+
+@pytest.mark.parametrize('playbook', ['airgap.k3s.stage', 'airgap.k3s.preflight'])
+def test_one_host_that_cannot_be_served_stops_all_and_every_problem_of_every_host_is_named(cluster, playbook):
+    folder, hosts = cluster
+    shutil.copy(folder / 'airgap' / 'amd64' / 'k3s', folder / 'airgap' / 'arm64' / 'k3s-arm64')
+    (folder / 'airgap' / 'arm64' / 'k3s-airgap-images-arm64.tar.zst').write_text('<html>404</html>')
+    (folder / 'airgap' / 'arm' / 'k3s-armhf').unlink()
+    hosts['gone'] = {**hosts['amd64'], 'ansible_connection': 'ssh', 'ansible_host': '127.0.0.1', 'ansible_port': 1}
+    hosts['i686'] = {**hosts['amd64'], 'k3s_artifact_machine': 'i686'}
+    before = files(folder / 'nodes')
+    run = support.play(folder, playbook, '-e', f'k3s_artifact_report={folder}/report', hosts=hosts, home='collection')
+    assert run.rc != 0
+    assert files(folder / 'nodes') == before
+    message = '\n'.join(next(entry['result']['msg'] for entry in run.results if entry['task'] == 'Stop if a host cannot be served'))
+    for text in ('Nothing was changed on any host', "for host 'arm64' (machine aarch64, arch arm64): ", 'is a binary for amd64',
+                 'k3s-airgap-images-arm64.tar.zst', 'is an HTML page', "for host 'arm' (machine armv7l, arch arm): ",
+                 'gone is unreachable', "no release for the machine i686 of host 'i686'"):
+        assert text in message
+    report = {row['host']: row for row in json.loads((folder / 'report.json').read_text())}
+    assert {host: row['verdict'] for host, row in report.items()} == {
+        'amd64': 'ok', 'arm64': 'failed', 'arm': 'failed', 'gone': 'failed', 'i686': 'failed'}
+    assert len(report['arm64']['problems']) == 2
+
+
+def test_a_relative_artifact_directory_is_found_from_where_the_command_was_started(cluster):
+    folder, hosts = cluster
+    run = support.play(folder, 'airgap.k3s.preflight', '-e', 'k3s_artifact_dir=airgap', hosts=hosts, home='collection')
+    assert run.rc == 0, run.output
+    assert run.result('arm', 'Put the K3s binary on the node')['k3s_artifact']['source'] == str(folder / 'airgap' / 'arm' / 'k3s-armhf')
+
+
+def test_stage_in_check_mode_changes_nothing(cluster):
+    folder, hosts = cluster
+    run = support.play(folder, 'airgap.k3s.stage', '--check', '--diff', hosts=hosts, home='collection')
+    assert run.rc == 0, run.output
+    assert not files(folder / 'nodes')
+
+
+def test_demo_proves_with_elf_headers_that_each_pretend_node_got_its_own(tmp_path):
+    run = support.play(tmp_path, 'airgap.k3s.demo', '-e', f'k3s_artifact_scratch={tmp_path}/scratch', hosts={}, home='collection')
+    assert run.rc == 0, run.output
+    assert 'The three nodes are pretend ones' in run.output
+    for name, arch in (('server-x86', 'amd64'), ('agent-pi4', 'arm64'), ('agent-pi2', 'arm')):
+        assert support.elf_arch(tmp_path / 'scratch' / name / 'usr' / 'local' / 'bin' / 'k3s') == arch
+    assert run.changed() > 0
+    again = support.play(tmp_path, 'airgap.k3s.demo', '-e', f'k3s_artifact_scratch={tmp_path}/scratch', hosts={}, home='collection')
+    assert again.rc == 0, again.output
+    assert again.changed() == 0
+
+
+@pytest.fixture(scope='session')
+def tarball(tmp_path_factory):
+    """Return the tarball that ansible-galaxy builds from a copy of what the repository tracks."""
+    folder = tmp_path_factory.mktemp('build')
+    source = folder / 'source'
+    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__'))
+    done = support.ansible('ansible-galaxy', 'collection', 'build', '--output-path', folder, source, folder=folder)
+    assert done.returncode == 0, done.stdout
+    return next(folder.glob('airgap-k3s-*.tar.gz'))
+
+
+def check_installed(folder, collection, env):
+    """Check that Ansible finds the plugins, their documentation and the playbooks of the installed *collection*."""
+    assert (collection / 'plugins' / 'action' / 'copy.py').read_bytes() == (support.ROOT / 'plugins' / 'action' / 'copy.py').read_bytes()
+    assert not (collection / 'tests').exists() and not (collection / '.ci').exists()
+    for kind, name in (('lookup', 'airgap.k3s.k3s_artifact'), ('module', 'airgap.k3s.copy')):
+        done = support.ansible('ansible-doc', '-t', kind, name, folder=folder, env=env)
+        assert done.returncode == 0 and 'k3s_artifact' in done.stdout, done.stdout
+    demo = support.ansible('ansible-playbook', 'airgap.k3s.demo', '-e', f'k3s_artifact_scratch={folder}/scratch', folder=folder, env=env)
+    assert demo.returncode == 0, demo.stdout
+    assert str(collection) in support.ansible('ansible-galaxy', 'collection', 'list', 'airgap.k3s', folder=folder, env=env).stdout \
+        .replace('/ansible_collections\n', '/ansible_collections/airgap/k3s\n')
+
+
+def test_the_tarball_installs_offline_with_plugins_playbooks_and_documentation(tmp_path, tarball):
+    done = support.ansible('ansible-galaxy', 'collection', 'install', '--offline', '-p', tmp_path / 'installed', tarball, folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    check_installed(tmp_path, tmp_path / 'installed' / 'ansible_collections' / 'airgap' / 'k3s',
+                    {'ANSIBLE_COLLECTIONS_PATH': str(tmp_path / 'installed')})
+
+
+def test_pip_puts_the_collection_where_ansible_finds_it(tmp_path):
+    source = tmp_path / 'source'
+    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__'))
+    done = support.ansible('python', '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation', '--target', tmp_path / 'site',
+                           source, folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    check_installed(tmp_path, tmp_path / 'site' / 'ansible_collections' / 'airgap' / 'k3s',
+                    {'PYTHONPATH': str(tmp_path / 'site'), 'ANSIBLE_COLLECTIONS_PATH': os.devnull})
+
+
+def test_every_playbook_says_what_it_is_and_has_named_plays():
+    for path in Path(support.ROOT / 'playbooks').glob('*.yml'):
+        text = path.read_text()
+        assert text.startswith('---\n# ') and f'airgap.k3s.{path.stem}' in text
+        assert '- name: ' in text

@@ -1,0 +1,69 @@
+# Copyright: (c) 2026, k3s-artifact contributors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the binary of a host may be, best place first."""
+
+from __future__ import annotations
+
+import pytest
+
+import support
+
+k3s = support.load_plugin('plugins/lookup/k3s_artifact.py')
+
+
+@pytest.mark.parametrize(('machine', 'binary_map', 'expected'), [
+    ('x86_64', {}, ['amd64/k3s', 'amd64/k3s-amd64', 'x86_64/k3s', 'x86_64/k3s-amd64', 'k3s', 'k3s-amd64']),
+    ('aarch64', {}, ['arm64/k3s-arm64', 'arm64/k3s', 'aarch64/k3s-arm64', 'aarch64/k3s', 'k3s-arm64', 'k3s']),
+    ('armhf', {}, ['arm/k3s-armhf', 'arm/k3s-arm', 'arm/k3s', 'armhf/k3s-armhf', 'armhf/k3s-arm', 'armhf/k3s',
+                   'armv7l/k3s-armhf', 'armv7l/k3s-arm', 'armv7l/k3s', 'armv8l/k3s-armhf', 'armv8l/k3s-arm', 'armv8l/k3s',
+                   'k3s-armhf', 'k3s-arm', 'k3s']),
+    ('s390x', {}, ['s390x/k3s-s390x', 's390x/k3s', 'k3s-s390x', 'k3s']),
+    ('riscv64', {}, ['riscv64/k3s-riscv64', 'riscv64/k3s', 'k3s-riscv64', 'k3s']),
+    ('armv6l', {'armv6l': 'k3s-armv6'}, ['armv6l/k3s-armv6', 'k3s-armv6']),  # a map names one file: nothing is guessed beside it
+    ('sparc64', {'sparc64': 'mine/k3s'}, ['sparc64/mine/k3s', 'mine/k3s']),
+    ('aarch64', {'aarch64': 'k3s-mine'}, ['arm64/k3s-mine', 'aarch64/k3s-mine', 'k3s-mine']),
+])
+def test_the_candidates_of_a_host_in_their_order(machine, binary_map, expected):
+    assert k3s.candidates(k3s.resolve_host('node', machine, binary_map)) == expected
+
+
+def test_the_order_of_the_design_holds_for_every_release():
+    for release in k3s.RELEASES:
+        if release.binary:
+            found = k3s.candidates(k3s.resolve_host('node', release.machines[0], {}))
+            wanted = [f'{release.arch}/{release.binary}', f'{release.arch}/k3s', release.binary, 'k3s']
+            assert sorted(set(wanted), key=found.index) == list(dict.fromkeys(wanted))
+            assert not any(name.startswith('/') or '..' in name for name in found)
+
+
+@pytest.mark.parametrize(('path', 'outside'), [
+    ('inside', False), ('folder/inside', False), ('link-inside', False), ('link-outside', True), ('folder-link/file', True),
+    ('missing', False), ('', False), ('../outside', True), ('dangling-outside', True),
+])
+def test_a_path_that_leaves_the_folder_is_told_with_links_followed(tmp_path, path, outside):
+    root = tmp_path / 'root'
+    (root / 'folder').mkdir(parents=True)
+    (tmp_path / 'outside').write_text('')
+    (root / 'inside').write_text('')
+    (root / 'folder' / 'inside').write_text('')
+    (root / 'link-inside').symlink_to('folder/inside')
+    (root / 'link-outside').symlink_to('../outside')
+    (root / 'folder-link').symlink_to('..')
+    (root / 'dangling-outside').symlink_to('/nonexistent/k3s')
+    assert k3s.escapes(str(root), str(root / path)) is outside
+
+
+def test_what_is_in_the_artifact_directory_is_listed_with_its_arch(tmp_path):
+    support.release(tmp_path, 'arm64', lists=False, images=False)
+    support.release(tmp_path, 'arm', layout='per-arch', lists=False, images=False)
+    (tmp_path / 'k3s').write_text('<html>')
+    (tmp_path / 'a' / 'b' / 'c').mkdir(parents=True)
+    (tmp_path / 'a' / 'b' / 'c' / 'k3s').write_bytes(b'too deep')
+    (tmp_path / 'notes.txt').write_text('')
+    assert k3s.listing(str(tmp_path)) == ('k3s is an HTML page, perhaps the error page of a download; k3s-arm64 is for arm64; '
+                                          'arm/k3s-armhf is for arm')
+
+
+def test_an_artifact_directory_without_a_binary_is_listed_as_such(tmp_path):
+    assert k3s.listing(str(tmp_path)) == 'it holds no K3s binary'

@@ -1,0 +1,176 @@
+# Copyright: (c) 2026, k3s-artifact contributors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ELF headers: which program is for which host, and which file is not whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import sys
+
+import pytest
+
+import support
+
+k3s = support.load_plugin('plugins/lookup/k3s_artifact.py')
+
+
+def host(arch):
+    return k3s.resolve_host('node', support.MACHINES[arch], {})
+
+
+def check(data, arch):
+    k3s.check_elf(io.BytesIO(data), len(data), host(arch))
+
+
+def refusal(data, arch):
+    with pytest.raises(k3s.ArtifactError) as caught:
+        check(data, arch)
+    return str(caught.value)
+
+
+def with_tables(arch, segments=(), sections=0, end=0):
+    """Return an ELF file for *arch* with program headers for *segments* (offset, size), *sections* section headers at its end."""
+    bits, order, machine = support.ELF[arch]
+    head_size, entry_size, section_size = (52, 32, 40) if bits == 32 else (64, 56, 64)
+    table = b''.join(
+        struct.pack(order + 'IIIIIIII', 1, offset, 0, 0, size, size, 5, 0x1000) if bits == 32 else
+        struct.pack(order + 'IIQQQQQQ', 1, 5, offset, 0, 0, size, size, 0x1000) for offset, size in segments)
+    end = max([end, head_size + len(table)] + [offset + size for offset, size in segments])
+    head = b'\x7fELF' + bytes([bits // 32, 1 if order == '<' else 2, 1]) + b'\0' * 9 + struct.pack(
+        order + ('HHIIIIIHHHHHH' if bits == 32 else 'HHIQQQIHHHHHH'), 2, machine, 1, 0, head_size, end if sections else 0, 0,
+        head_size, entry_size, len(segments), section_size, sections, 0)
+    return (head + table).ljust(end, b'\0') + b'\0' * (section_size * sections)
+
+
+@pytest.mark.parametrize('arch', sorted(support.ELF))
+def test_a_header_is_read_in_every_class_and_byte_order(arch):
+    bits, order, machine = support.ELF[arch]
+    elf = k3s.parse_elf(support.elf(arch))
+    assert (elf.bits, elf.byteorder, elf.machine, elf.type) == (bits, {'<': 'little', '>': 'big'}[order], machine, 2)
+    assert elf.arch == {'i386': '386'}.get(arch, arch)
+    assert f'({bits}-bit, ' in str(elf)
+
+
+def test_a_machine_that_the_table_does_not_hold_is_named_by_its_number():
+    data = bytearray(support.elf('amd64'))
+    data[18:20] = (999).to_bytes(2, 'little')
+    assert k3s.parse_elf(bytes(data)).arch is None
+    assert refusal(bytes(data), 'amd64') == ('is a binary for another machine (64-bit, little-endian, ELF machine 999), '
+                                             'not for amd64 (64-bit, little-endian, ELF machine 62)')
+
+
+@pytest.mark.parametrize('wanted', sorted(support.MACHINES))
+@pytest.mark.parametrize('arch', sorted(support.ELF))
+def test_a_program_is_for_one_arch_and_no_other(arch, wanted):
+    if arch == wanted:
+        check(support.elf(arch), wanted)
+    else:
+        assert refusal(support.elf(arch), wanted).startswith(f'is a binary for {k3s.parse_elf(support.elf(arch))}, not for {wanted} (')
+
+
+@pytest.mark.parametrize(('wanted', 'identity', 'phrase'), [
+    ('amd64', (32, '<', 62), 'is a binary for another machine (32-bit, little-endian, ELF machine 62), not for amd64'),  # x32
+    ('arm', (32, '>', 40), 'is a binary for another machine (32-bit, big-endian, ELF machine 40), not for arm'),
+    ('arm64', (64, '>', 183), 'is a binary for another machine (64-bit, big-endian, ELF machine 183), not for arm64'),
+    ('s390x', (64, '<', 22), 'is a binary for another machine (64-bit, little-endian, ELF machine 22), not for s390x'),
+    ('riscv64', (32, '<', 243), 'is a binary for another machine (32-bit, little-endian, ELF machine 243), not for riscv64'),
+])
+def test_class_and_byte_order_count_as_much_as_the_machine(monkeypatch, wanted, identity, phrase):
+    monkeypatch.setitem(support.ELF, 'odd', identity)
+    assert refusal(support.elf('odd'), wanted).startswith(phrase)
+
+
+@pytest.mark.parametrize(('type_', 'phrase'), [
+    (1, 'is a relocatable object file, not an executable'),
+    (4, 'is a core dump, not an executable'),
+    (0, 'is an ELF file of an unknown type, not an executable'),
+    (0xfe00, 'is an ELF file of an unknown type, not an executable'),
+])
+@pytest.mark.parametrize('arch', ['arm', 'amd64', 's390x'])
+def test_an_elf_file_that_is_no_program_is_refused(arch, type_, phrase):
+    assert refusal(support.elf(arch, type_=type_), arch) == phrase
+
+
+@pytest.mark.parametrize(('offset', 'value'), [(4, 0), (4, 3), (5, 0), (5, 3)])
+def test_an_unknown_class_or_byte_order_is_a_damaged_header(offset, value):
+    data = bytearray(support.elf('amd64'))
+    data[offset] = value
+    assert refusal(bytes(data), 'amd64') == 'has a damaged ELF header (unknown class or byte order)'
+
+
+def test_a_position_independent_program_is_an_executable():
+    check(support.elf('s390x', type_=3), 's390x')
+
+
+@pytest.mark.parametrize(('arch', 'length'), [('arm', 52), ('amd64', 64), ('s390x', 64)])
+def test_a_header_that_is_cut_anywhere_is_refused(arch, length):
+    for size in range(length):
+        message = refusal(support.elf(arch)[:size], arch)
+        assert message == 'is empty' if size == 0 else message.startswith('is cut short: ') and f' {size} ' in message, (size, message)
+    check(support.elf(arch)[:length], arch)
+
+
+@pytest.mark.parametrize('arch', ['amd64', 'arm', 's390x'])
+@pytest.mark.parametrize('tables', [
+    {'segments': [(0, 500)]},
+    {'segments': [(0, 100), (200, 1000), (300, 5)]},  # the last in the file is not the last in the table
+    {'sections': 4, 'end': 900},
+    {'segments': [(0, 400)], 'sections': 3},
+])
+def test_a_file_that_ends_before_its_segments_or_tables_is_refused(arch, tables):
+    whole = with_tables(arch, **tables)
+    check(whole, arch)
+    check(whole + b'appended', arch)
+    for size in (len(whole) - 1, len(whole) // 2):
+        assert refusal(whole[:size], arch) == f'is cut short: it has {size} of at least {len(whole)} bytes'
+    assert refusal(whole[:70], arch).startswith('is cut short: it has 70 of at least ')
+
+
+def test_a_file_that_ends_inside_its_program_headers_is_refused():
+    whole = with_tables('amd64', segments=[(0, 100)] * 5)
+    assert 'is cut short: it has 100 of at least 344 bytes' == refusal(whole[:100], 'amd64')
+
+
+def test_program_headers_of_a_senseless_size_are_not_read():
+    elf = k3s.parse_elf(support.elf('amd64'))
+    assert k3s.segments_end(elf._replace(segments=(64, 8, 3)), b'\xff' * 24) == 0
+    assert k3s.segments_end(elf._replace(segments=(64, 56, 0)), b'') == 0
+
+
+def test_a_real_program_is_whole_and_every_cut_of_it_is_not():
+    path = os.path.realpath(sys.executable)
+    size = os.stat(path).st_size
+    with open(path, 'rb') as file:
+        data = file.read()
+    identity = k3s.parse_elf(data[:64])
+    release = k3s.Release('own', ('own',), 'own', identity.bits, identity.byteorder, identity.machine)
+    own = k3s.Host('node', 'own', 'own', 'own', release, False)
+    k3s.check_elf(io.BytesIO(data), size, own)
+    for cut in (1, 3, 17, 51, 63, 64, 65, 1000, size // 3, size // 2, size * 9 // 10, size - 1):
+        with pytest.raises(k3s.ArtifactError, match='is cut short: '):
+            k3s.check_elf(io.BytesIO(data[:cut]), cut, own)
+
+
+@pytest.mark.parametrize(('head', 'phrase'), [
+    (b'', 'is empty'),
+    (b'\x7f', 'is cut short: it ends after 1 bytes'),
+    (b'\x7fEL', 'is cut short: it ends after 3 bytes'),
+    (b'<!DOCTYPE html><html>', 'is an HTML page, perhaps the error page of a download'),
+    (b'\xef\xbb\xbf\r\n  <HTML lang="en">', 'is an HTML page, perhaps the error page of a download'),
+    (b'<?xml version="1.0"?><Error>', 'is an HTML page, perhaps the error page of a download'),
+    (b'#!/bin/sh\necho k3s', 'is a script, not a binary'),
+    (b'\x1f\x8b\x08', 'is compressed, not a binary'),
+    (b'\x28\xb5\x2f\xfd', 'is compressed, not a binary'),
+    (b'PK\x03\x04', 'is compressed, not a binary'),
+    (b'$ANSIBLE_VAULT;1.1;AES256', 'is encrypted with ansible-vault'),
+    (b'Not Found', 'is not an ELF executable'),
+    (b'\0' * 64, 'is not an ELF executable'),
+    (b'MZ\x90', 'is not an ELF executable'),
+])
+def test_what_is_no_elf_file_is_told_by_its_first_bytes(head, phrase):
+    with pytest.raises(k3s.ArtifactError) as caught:
+        k3s.parse_elf(head)
+    assert str(caught.value) == phrase
