@@ -357,7 +357,7 @@ class ActionModule(core_copy().ActionModule):
     def _install_path(self):
         path = self._option('k3s_artifact_dest', INSTALL_PATH)
         if not isinstance(path, str) or not path.startswith('/') or path.endswith('/'):
-            raise StagingError(f'k3s_artifact_dest is {path!r}. Set it to the absolute path of the binary on the node.')
+            raise StagingError(f'k3s_artifact_dest of {self._host} is {path!r}. Set it to the absolute path of the binary on the node.')
         return os.path.normpath(path)
 
     def _option(self, name, default):

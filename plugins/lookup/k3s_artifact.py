@@ -451,14 +451,15 @@ def read_digests(file):
 def parse_checksum_list(text):
     """Return the digests of a checksum list by exact file name.
 
-    A line is what sha256sum prints: 64 hexadecimal digits, a space, a space or an asterisk, the file's name.
+    A line is what sha256sum prints: 64 hexadecimal digits, a space, a space or an asterisk, the file's name
+    (after ./ if it was called with ./*).
     Raise :class:`ArtifactError` with the second half of a sentence where the text is not such a list.
     """
     result = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith('#'):
             continue
-        match = re.fullmatch(r'([0-9a-fA-F]{64})\s[\s*]?(\S.*?)\s*', line)
+        match = re.fullmatch(r'([0-9a-fA-F]{64})\s[\s*]?(?:\./)?(\S.*?)\s*', line)
         if not match:
             raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}')
         digest, name = match.group(1).lower(), match.group(2)

@@ -254,7 +254,7 @@ def test_a_node_that_cannot_take_the_file_is_left_as_it_was(tmp_path):
     hosts['relative']['k3s_artifact_dest'] = 'bin/k3s'
     hosts['not-text']['k3s_artifact_dest'] = ['/bin/k3s']
     messages = {'directory': 'is a directory, not a file', 'link-to-directory': 'is a directory, not a file', 'pipe': 'is a special file, not a file',
-                'no-folder': 'Create it first', 'relative': "k3s_artifact_dest is 'bin/k3s'", 'not-text': 'k3s_artifact_dest is ['}
+                'no-folder': 'Create it first', 'relative': "k3s_artifact_dest of relative is 'bin/k3s'", 'not-text': 'k3s_artifact_dest of not-text is ['}
     task = {'copy': {'src': str(paths[FOREIGN])}}
     run = stage(tmp_path, hosts, {'name': 'stage', **task}, {'name': 'check', 'check_mode': True, **task})
     for host, message in messages.items():

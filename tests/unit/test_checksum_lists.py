@@ -20,6 +20,7 @@ A, B = 'a1' * 32, 'b2' * 32
     (f'{A} *k3s\n', {'k3s': A}),
     (f'{A} k3s\n', {'k3s': A}),
     (f'{A}\tk3s\n', {'k3s': A}),
+    (f'{A}  ./k3s\n', {'k3s': A}),
     (f'{A}  k3s\r\n{B}  k3s-arm64\r\n', {'k3s': A, 'k3s-arm64': B}),
     (f'{A.upper()}  k3s\n', {'k3s': A}),
     (f'\n# K3s v1.30.0\n\n{A}  k3s   \n', {'k3s': A}),
