@@ -17,7 +17,7 @@ demo: $(READY) build/collections ## Stage three pretend nodes of three architect
 	$(ENV) ansible-playbook airgap.k3s.demo
 
 test: $(READY) ## Run all tests that need no root
-	$(VENV)/bin/python -m pytest tests/unit tests/integration
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile tests/unit tests/integration
 
 lint: $(READY) build/collections ## Run ansible-lint's production profile and flake8
 	$(VENV)/bin/python -m pip install --quiet ansible-lint flake8

@@ -54,9 +54,9 @@ class Bench:
     def ansible(self, nodes, task, forks=None, env=None, hosts=None, arguments=()):
         """Run one task on *nodes* with a connection that nobody used before; return seconds and output."""
         home = Path(tempfile.mkdtemp(prefix='k3sb.'))
-        play = [{'hosts': 'all', 'gather_facts': False, 'vars': {'ansible_architecture': 'x86_64'}, 'tasks': [task]}]
+        play = [{'hosts': 'all', 'gather_facts': False, 'tasks': [task]}]
         (self.scratch / 'play.json').write_text(json.dumps(play))
-        inventory = hosts or self.lab.inventory(self.scratch / 'inventory.json', nodes)
+        inventory = hosts or self.inventory(nodes)
         environment = {**support.environment(home), 'ANSIBLE_PIPELINING': '1', 'ANSIBLE_FORKS': str(forks or len(nodes)),
                        'ANSIBLE_COLLECTIONS_PATH': str(ROOT / 'build' / 'bench'), 'HOME': str(home), **(env or {})}
         command = [str(support.PROGRAMS / 'ansible-playbook'), '-i', str(inventory), 'play.json', *arguments]
@@ -69,6 +69,15 @@ class Bench:
         if done.returncode:
             raise SystemExit(f'{task}: {done.stdout[-3000:]}')
         return took, done.stdout
+
+    def inventory(self, nodes, name='inventory.json'):
+        """Write an inventory of *nodes*. Their machine is known, as it is after the facts that every K3s playbook gathers."""
+        path = self.lab.inventory(self.scratch / name, nodes)
+        content = json.loads(path.read_text())
+        for node in nodes:
+            content['all']['hosts'][node.name]['ansible_architecture'] = node.machine
+        path.write_text(json.dumps(content))
+        return path
 
     def scp(self, nodes, source, dest):
         """Copy *source* to all *nodes* at once with scp; return seconds."""
@@ -169,7 +178,7 @@ class Bench:
         with archive.open('wb') as file:
             for _ in range(BIG_ARCHIVE // 1_000_000):
                 file.write(os.urandom(1_000_000))
-        inventory = json.loads(self.lab.inventory(self.scratch / 'fifty.json', nodes).read_text())
+        inventory = json.loads(self.inventory(nodes, 'fifty.json').read_text())
         known = inventory['all']['hosts']
         inventory['all']['hosts'] = {f'n{number}': {**list(known.values())[number % len(known)], 'number': number} for number in range(50)}
         (self.scratch / 'fifty.json').write_text(json.dumps(inventory))

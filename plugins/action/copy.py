@@ -36,7 +36,7 @@ SHORT_PATH_ARGUMENTS = frozenset(('src', 'dest', 'mode', 'owner', 'group', 'decr
 SHORT_PATH_DEFAULTS = {'backup': False, 'force': True, 'follow': False, 'remote_src': False, 'unsafe_writes': False}
 
 BLOCK = 65536  # bytes; a piece starts at a multiple of it, which lets dd write at the right place and never twice
-PIECE = (1 << 20, 4 << 20, 12 << 20)  # bytes: smallest, first, largest
+PIECE = (1 << 20, 2 << 20, 4 << 20)  # bytes: smallest, first, largest; a process holds two of them
 OWN_SOCKET = '%(directory)s/k3s-{}'  # of the process that runs the task
 PROGRESS_AFTER = 5  # seconds
 PROGRESS_EVERY = 5  # seconds
@@ -124,7 +124,11 @@ if [ -n "$part" ]; then
             v=$(exec </dev/null 2>&1; ulimit -n 10; exec "$part" --version); code=$?
             case $code:$tries:$v in 126:[0-4]:*busy*) tries=$((tries + 1)); sleep 1 ;; *) break ;; esac
         done
-        [ "$code" = 0 ] || { rm -f "$part"; fail run "exit status $code: ${v:-it printed nothing}"; }
+        case $code:$v in
+            0:*) ;;
+            126:*busy*) fail busy ;;
+            *) rm -f "$part"; fail run "exit status $code: ${v:-it printed nothing}" ;;
+        esac
         say version "$(printf '%s\n' "$v" | head -n 1)"
     fi
     [ ! -d "$dest" ] || fail directory
@@ -396,7 +400,7 @@ class ActionModule(core_copy().ActionModule):
         lookup = self._shared_loader_obj.lookup_loader.get(prefix + 'k3s_artifact', loader=self._loader, templar=self._templar)
         if lookup is None:
             raise StagingError('the lookup plugin k3s_artifact was not found, which copy needs to choose a K3s binary. '
-                                    'Put k3s_artifact.py into a folder lookup_plugins/ beside the playbook.')
+                               'Put k3s_artifact.py into a folder lookup_plugins/ beside the playbook.')
         return lookup.prepare(self._vars)
 
     def _for_machine(self, lookup):
@@ -455,8 +459,8 @@ class ActionModule(core_copy().ActionModule):
         except PartialLost:
             node = self._probe(job)
             if node.sha256 != job.artifact.sha256:
-                raise StagingError(f'{self._host}: the partial file in {node.spool} was taken away while it was written, '
-                                        f'perhaps by another run against this node. Run again.')
+                raise StagingError(f'{self._host}: the partial file in {node.spool} was changed or taken away by somebody else, '
+                                   f'perhaps by another run against this node. Run again.')
             return self._result(job, node)
         result.update(parse_status(report.get('stat')))
         self._note_version(result, report)
@@ -467,11 +471,11 @@ class ActionModule(core_copy().ActionModule):
         lookup = self._lookup()
         if not lookup.get_option('machine') and lookup.arch_of(node.machine) != job.artifact.arch:
             raise StagingError(f'{self._host} says that it is {node.machine!r}, its facts say {job.artifact.machine} (arch '
-                                    f'{job.artifact.arch}). Gather its facts again, or set k3s_artifact_machine. Nothing was sent.')
+                               f'{job.artifact.arch}). Gather its facts again, or set k3s_artifact_machine. Nothing was sent.')
         directory = os.path.dirname(job.dest)
         if node.kind in ('directory', 'other'):
             raise StagingError(f'{job.dest} on {self._host} is a {node.kind.replace("other", "special file")}, not a file. '
-                                    f'Remove it, or set k3s_artifact_dest to another path. Nothing was changed.')
+                               f'Remove it, or set k3s_artifact_dest to another path. Nothing was changed.')
         if not node.has_directory and job.is_binary and not self._task.check_mode:  # a task before it may make the folder
             raise StagingError(f'the folder {directory} does not exist on {self._host}. Create it first.')
 
@@ -590,7 +594,7 @@ class ActionModule(core_copy().ActionModule):
 
     def _raise_install_error(self, job, report):
         reason = report.get('reason') or report['error']
-        if report.get('failed') == 'gone':
+        if report.get('failed') in ('gone', 'busy'):
             raise PartialLost
         message = {
             'short': f'{job.artifact.source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again.',
@@ -693,7 +697,7 @@ class ActionModule(core_copy().ActionModule):
             return
         kept = {name: self._connection.get_option(name) for name in ('ssh_args', 'ssh_common_args', 'ssh_extra_args', 'control_path')}
         changed = {name: without_compression(kept[name]) for name in ('ssh_args', 'ssh_common_args', 'ssh_extra_args')}
-        changed['ssh_args'] = '-o Compression=no -o ControlMaster=auto -o ControlPersist=5s ' + changed['ssh_args']
+        changed['ssh_args'] = '-o Compression=no -o ControlMaster=auto -o ControlPersist=30s ' + changed['ssh_args']
         changed['control_path'] = OWN_SOCKET.format(os.getpid())
         try:
             for name, value in changed.items():
