@@ -159,7 +159,7 @@ def write_inventory(path, hosts):
     return path
 
 
-def play(folder, playbook, *arguments, hosts=None, home='drop-in', env=None):
+def play(folder, playbook, *arguments, hosts=None, home='drop-in', env=None, timeout=300):
     """Run *playbook* with ansible-playbook in *folder* and return the :class:`Run`.
 
     playbook: a list of plays (written to site.yml), a path, or the name of a collection's playbook.
@@ -179,6 +179,6 @@ def play(folder, playbook, *arguments, hosts=None, home='drop-in', env=None):
         (folder / 'site.yml').write_text(json.dumps(playbook))
         playbook = 'site.yml'
     inventory = hosts if isinstance(hosts, Path) else write_inventory(folder / 'inventory.json', {'node': {}} if hosts is None else hosts)
-    done = ansible('ansible-playbook', '-i', inventory, playbook, *arguments, folder=folder, env=env)
+    done = ansible('ansible-playbook', '-i', inventory, playbook, *arguments, folder=folder, env=env, timeout=timeout)
     results = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     return Run(done.returncode, done.stdout, results)

@@ -104,11 +104,16 @@ dd of="$part" bs=65536 seek="$block" conv=notrunc || exit 1
 '''
 
 INSTALL_SCRIPT = COMMON_SCRIPT + r'''
-fail() { chmod 0600 "$part" 2>/dev/null; say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; exit 1; }
+trap '' HUP PIPE  # a connection that breaks now must not leave a half-installed file
+fail() {
+    [ -z "$part" ] || [ -f "$part" ] || set -- gone
+    case $1 in digest | run) rm -f "$part" ;; *) chmod 0600 "$part" 2>/dev/null ;; esac
+    say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; exit 1
+}
 if [ -n "$part" ]; then
     [ -f "$part" ] || fail gone
     [ "$(stat -c %s "$part")" -ge "$size" ] || fail short
-    [ "$(digest <"$part")" = "$sha256" ] || { rm -f "$part"; fail digest; }
+    [ "$(digest <"$part")" = "$sha256" ] || fail digest
     target=$part
 else target=$dest
 fi
@@ -127,7 +132,7 @@ if [ -n "$part" ]; then
         case $code:$v in
             0:*) ;;
             126:*busy*) fail busy ;;
-            *) rm -f "$part"; fail run "exit status $code: ${v:-it printed nothing}" ;;
+            *) fail run "exit status $code: ${v:-it printed nothing}" ;;
         esac
         say version "$(printf '%s\n' "$v" | head -n 1)"
     fi
@@ -419,7 +424,10 @@ class ActionModule(core_copy().ActionModule):
         result = self._low_level_execute_command(command, in_data=in_data)
         report = parse_report(result['stdout'])
         report['rc'] = result['rc']
-        report['error'] = ' '.join((result['stderr'].strip() or result['stdout'].strip()).split())[-300:]
+        # On a terminal, errors come as output. What ssh itself says of a connection that works is not what went wrong.
+        noise = r'^(@\w+=|Warning: Permanently added|Shared connection to).*$'
+        said = re.sub(noise, '', f'{result["stdout"]}\n{result["stderr"]}', flags=re.MULTILINE)
+        report['error'] = ' '.join(said.split())[-300:]
         return report
 
     @property
@@ -675,7 +683,7 @@ class ActionModule(core_copy().ActionModule):
             report = self._ask(f'{write}\n{then}'.strip(), in_data=data)
         except AnsibleConnectionFailure as error:
             raise AnsibleConnectionFailure(
-                f'the connection broke while {job.artifact.source} was sent; {job.dest} is as it was, and the next run '
+                f'the connection broke while {job.artifact.source} was sent; what is at {job.dest} is complete, and the next run '
                 f'continues the transfer. {error.message}') from error
         if report['rc'] == 75:
             raise PartialLost

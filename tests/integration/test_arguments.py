@@ -84,7 +84,8 @@ def run_play(folder, tasks):
         if task['name'] != 'follow':
             (node / 'old').rename(node / 'k3s')
         task.update(ignore_errors=True, vars={'k3s_artifact_dest': str(node / 'k3s')})
-    return folder, support.play(folder, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}], '-vvv', hosts=hosts, env={'ANSIBLE_PIPELINING': 'true'})
+    return folder, support.play(folder, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}], '-vvv', hosts=hosts, timeout=900,
+                                env={'ANSIBLE_PIPELINING': 'true'})
 
 
 @pytest.fixture(scope='module')

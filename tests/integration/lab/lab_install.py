@@ -21,6 +21,7 @@ PACKAGES = {
     'rsync': 'the benchmark of synchronize',
     'nginx': 'a mirror that downloads are tested against',
     'strace': 'traces which files the controller opens',
+    'gnupg': 'signs a bundle as docs/security.md says',
     'gcc': 'the amd64 release binary',
     'libc6-dev': 'the amd64 release binary',
     'gcc-aarch64-linux-gnu': 'the arm64 release binary',
