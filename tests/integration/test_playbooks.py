@@ -137,7 +137,7 @@ def tarball(tmp_path_factory):
     """Return the tarball that ansible-galaxy builds from a copy of what the repository tracks."""
     folder = tmp_path_factory.mktemp('build')
     source = folder / 'source'
-    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__'))
+    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__', '.ansible', 'collections'))
     done = support.ansible('ansible-galaxy', 'collection', 'build', '--output-path', folder, source, folder=folder)
     assert done.returncode == 0, done.stdout
     return next(folder.glob('airgap-k3s-*.tar.gz'))
@@ -165,7 +165,7 @@ def test_the_tarball_installs_offline_with_plugins_playbooks_and_documentation(t
 
 def test_pip_puts_the_collection_where_ansible_finds_it(tmp_path):
     source = tmp_path / 'source'
-    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__'))
+    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__', '.ansible', 'collections'))
     done = support.ansible('python', '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation', '--target', tmp_path / 'site',
                            source, folder=tmp_path)
     assert done.returncode == 0, done.stdout
