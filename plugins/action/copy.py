@@ -758,7 +758,8 @@ class StreamedConnection:
     """A connection whose commands read the rest of a file, in constant memory and one go.
 
     A connection plugin takes what a command is to read as one string of bytes. A file of hundreds of megabytes does not fit in
-    there, and sending it in pieces costs a round trip and a tenth of a second of the controller's time for each.
+    there, and sending it in pieces costs a round trip and a tenth of a second of the controller's time for each. Here ssh reads
+    the file.
     """
 
     def __init__(self, connection, socket, file, progress):
@@ -771,14 +772,15 @@ class StreamedConnection:
         # ProxyCommand: where the connection is gone, fail. ssh would make a new one, to another port or user.
         arguments = ['-o', f'ControlPath={self._socket}', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false', self._connection.host]
         with subprocess.Popen([self._connection.get_option('ssh_executable'), *arguments, command],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            with contextlib.suppress(BrokenPipeError):
-                for block in iter(lambda: self._file.read(BLOCK), b''):
-                    process.stdin.write(block)
-                    self._progress.at(self._file.tell())
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-            stdout, stderr = process.stdout.read(), process.stderr.read()
+                              stdin=self._file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            try:
+                while process.returncode is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        stdout, stderr = process.communicate(timeout=1)
+                    self._progress.at(self._file.tell())  # ssh reads the open file itself, and so moves its offset
+            except BaseException:  # such as the end of the task's timeout
+                process.kill()
+                raise
         if process.returncode == 255:
             raise AnsibleConnectionFailure(to_text(stderr).strip())
         return process.returncode, stdout, stderr

@@ -294,6 +294,15 @@ def test_an_inventory_whose_machines_are_known_decides_what_is_fetched(controlle
     assert 'for amd64, arm.' in output
 
 
+def test_machines_of_the_inventory_without_a_release_are_named_with_their_hosts(controller, mirror):
+    controller.inventory = {'server': {'k3s_artifact_machine': 'x86_64'}, 'pi-zero': {'k3s_artifact_machine': 'armv6l'}, 'pi-one': {'k3s_artifact_machine': 'armv6l'}}
+    mirror.requests()
+    message = controller.fails(k3s_download_arches=None)
+    assert 'K3s has no release for pi-one (armv6l), pi-zero (armv6l). Name the architectures' in message
+    assert not mirror.requests() and not controller.dir.exists()
+    controller.succeeds(k3s_download_arches='amd64')
+
+
 def test_without_machines_all_is_fetched_and_a_check_changes_nothing(controller):
     controller.inventory = {'pi': {'k3s_artifact_machine': 'armv7l'}, 'other': {}}
     changed, output = controller.succeeds('--check', k3s_download_arches=None)

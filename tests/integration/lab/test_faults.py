@@ -529,6 +529,20 @@ def test_a_killed_controller_leaves_the_old_binary_and_the_next_run_continues(si
     injected.append('the controller is killed')
 
 
+def test_a_task_that_reaches_its_timeout_leaves_the_old_binary_and_the_next_run_continues(site, injected):
+    here = site('slow', BIG)
+    here.node.throttle('8mbit')
+    here.remember()
+    run = here.play(play={'timeout': 6})
+    assert run.rc == 2 and 'time' in said(run).lower(), run.output
+    here.check_unharmed()
+    kept = here.partial.stat().st_size
+    assert kept < BIG
+    here.node.throttle(RATE)
+    check_resumed(here, here.play(), kept)
+    injected.append('the task reaches its timeout')
+
+
 def test_an_sshd_that_restarts_does_not_disturb_the_transfer(site, injected):
     here = site('slow', BIG)
     here.remember()
