@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure staging against Ansible's copy, synchronize and scp, on the nodes of the lab (root, Debian).
 
-    bench.py [--rounds N] [--only TABLE,...] [--output DIRECTORY]
+    bench.py [--rounds N] [--only TABLE,...] [--output DIRECTORY] [--plot FILE]
 
 The methods of a table run in turn, round after round, so that whatever else the machine does falls on all of them. What is
 printed and written to bench.json are the seconds of each run, their medians, and ratios of medians of this one run.
@@ -283,9 +283,10 @@ def amd64(lab, count):
     return present[:count]
 
 
-def fetch_posix():
-    """Put the collection ansible.posix where the runs find it: the package `ansible` carries it."""
+def prepare_scale():
+    """Install what draws the plot, and put the collection ansible.posix where the runs find it: the package `ansible` carries it."""
     target = ROOT / 'build' / 'bench'
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', 'matplotlib'], check=True)
     if not (target / 'ansible_collections' / 'ansible' / 'posix').exists():
         print('fetching the collection ansible.posix, once', flush=True)
         subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--target', str(target / 'pip'), 'ansible'], check=True)
@@ -297,10 +298,10 @@ def fetch_posix():
 def summary(bench):
     """Return the rows of the tables of the README: figure, measured, aim."""
     rows = []
+    ours = 'k3s_artifact'
     def row(table, name, over, aim):
         if name in bench.results.get(table, {}) and over in bench.results[table]:
-            rows.append((f'{table}, against {over}', round(bench.ratio(table, name, over), 2), aim))
-    ours = 'k3s_artifact'
+            rows.append((f'{table}{name[len(ours):]}, against {over}', round(bench.ratio(table, name, over), 2), aim))
     row('first staging', ours, 'ansible.builtin.copy', 0.30)
     row('first staging', ours, 'scp', 1.35)
     row('nothing to do', ours, 'ansible.builtin.copy', 0.40)
@@ -354,11 +355,12 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--only', default=','.join(tables), help='tables, by default all of %(default)s')
     parser.add_argument('--output', type=Path, default=ROOT / 'benchmarks')
+    parser.add_argument('--plot', type=Path, default=ROOT / 'docs' / 'speed.png')
     options = parser.parse_args()
     chosen = options.only.split(',')
     install()
     if 'scale' in chosen:
-        fetch_posix()
+        prepare_scale()
     with Lab.up('amd64,arm64,armhf,slow') as lab, tempfile.TemporaryDirectory(dir='/var/tmp') as scratch:
         bench = Bench(lab, scratch, options.rounds)
         airgap = Path(scratch) / 'airgap'
@@ -370,7 +372,7 @@ def main():
     result = {'facts': facts(), 'rounds': options.rounds, 'summary': rows, 'tables': bench.results}
     (options.output / 'bench.json').write_text(json.dumps(result, indent=1) + '\n')
     if 'scale' in chosen:
-        plot(bench.results, options.output / 'bench.png')
+        plot(bench.results, options.plot)
     print(json.dumps(result['facts']))
     for table, methods in bench.results.items():
         print(f'\n{table}')
