@@ -459,7 +459,7 @@ def parse_checksum_list(text):
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith('#'):
             continue
-        match = re.fullmatch(r'([0-9a-fA-F]{64})\s[\s*]?(?:\./)?(\S.*?)\s*', line)
+        match = re.fullmatch(r'([0-9a-fA-F]{64})\s[\s*]?(?:\./)?(\S.*)', line.rstrip())
         if not match:
             raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}')
         digest, name = match.group(1).lower(), match.group(2)
