@@ -281,10 +281,10 @@ def checked_binary_map(binary_map):
             raise ArtifactError(f'k3s_binary_map has the key {shown(machine)}, which is no machine name. '
                                 f'Use what `uname -m` prints on the host.')
         if not isinstance(name, str) or not name.strip():
-            raise ArtifactError(f'k3s_binary_map[{machine!r}] must be a file name, it is {shown(name)}. '
+            raise ArtifactError(f'k3s_binary_map[{shown(machine)}] must be a file name, it is {shown(name)}. '
                                 f'Name a file of the artifact directory.')
         if os.path.isabs(name) or '..' in name.split('/') or '\0' in name or name.endswith('/'):
-            raise ArtifactError(f'k3s_binary_map[{machine!r}] is {shown(name)}, which is not a file below the artifact '
+            raise ArtifactError(f'k3s_binary_map[{shown(machine)}] is {shown(name)}, which is not a file below the artifact '
                                 f'directory. Use a file name without a leading slash and without "..".')
     return binary_map
 

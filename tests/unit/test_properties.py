@@ -200,6 +200,7 @@ def root():
 @example(fact='../outside', variable=None, binary_map=None, term='directory', where=2)
 @example(fact='armv6l', variable=None, binary_map={'armv6l': 'link'}, term='sha256', where=0)
 @example(fact='armv6l', variable=None, binary_map={'armv6l': 'folder/k3s'}, term='sha256', where=0)
+@example(fact='armv6l', variable=None, binary_map={'x' * 10_000: ''}, term='binary', where=0)
 def test_no_file_outside_the_artifact_directory_is_opened_whatever_the_facts_say(root, fact, variable, binary_map, term, where):
     variables = {'inventory_hostname': 'node', 'airgap_dir': str(root)}
     variables.update([{'ansible_facts': {'architecture': fact}}, {'ansible_architecture': fact},
