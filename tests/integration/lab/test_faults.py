@@ -129,9 +129,10 @@ def fixture_injected(request):
     """The names of the faults that were injected and held; their number is printed at the end."""
     names = []
     yield names
-    reporter = request.config.pluginmanager.get_plugin('terminalreporter')
-    if reporter:
-        reporter.write_line(f'\n{len(names)} faults injected on real nodes; each time the old K3s was intact and the next run complete')
+    plugins = request.config.pluginmanager
+    with plugins.get_plugin('capturemanager').global_and_fixture_disabled():
+        plugins.get_plugin('terminalreporter').write_line(
+            f'\n{len(names)} faults injected on real nodes; each time the old K3s was intact and the next run complete')
 
 
 # --- faults that are there before the run ----------------------------------------------------------------------------
