@@ -5,6 +5,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,13 @@ def fixture_extra_nodes(lab):
 
     yield give
     lab.remove(*started)
+
+
+@pytest.fixture(name='short')
+def fixture_short():
+    """A folder with a short path: that of a socket may have 108 characters."""
+    with tempfile.TemporaryDirectory(prefix='k3s-') as folder:
+        yield Path(folder)
 
 
 def as_new(node):

@@ -7,9 +7,7 @@ import json
 import re
 import shlex
 import subprocess
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -28,13 +26,6 @@ def fixture_airgap(lab, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(name='sockets')
-def fixture_sockets():
-    """A folder for control sockets with a short path: that of a socket may have 108 characters."""
-    with tempfile.TemporaryDirectory(prefix='k3s-') as folder:
-        yield Path(folder)
-
-
 def stage(airgap, **keywords):
     return [{'hosts': 'all', 'gather_facts': False, 'tasks': [
         {'name': 'stage', 'copy': {'src': f'{airgap}/k3s', 'dest': '/usr/local/bin/k3s'}, **keywords}]}]
@@ -46,11 +37,11 @@ def prepared(node):
 
 
 @pytest.mark.parametrize('password', [False, True], ids=['one stream', 'pieces, where become has a password'])
-def test_a_long_transfer_says_how_far_it_is_and_a_short_one_says_nothing(tmp_path, lab, extra_nodes, airgap, sockets, password):
+def test_a_long_transfer_says_how_far_it_is_and_a_short_one_says_nothing(tmp_path, lab, extra_nodes, airgap, short, password):
     slow, fast = prepared(extra_nodes('slow')[0]), prepared(extra_nodes('amd64')[0])
     slow.throttle('6mbit')  # fourteen seconds
     inventory = lab.inventory(tmp_path / 'inventory.yml', [slow, fast], user='admin', **({'ansible_become_password': 'none is asked for'} if password else {}))
-    run = support.play(tmp_path, stage(airgap, become=True), hosts=inventory, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(sockets)})
+    run = support.play(tmp_path, stage(airgap, become=True), hosts=inventory, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(short)})
     assert run.rc == 0, run.output
     lines = PROGRESS.findall(run.output)
     assert {host for host, *_ in lines} == {'slow'}, run.output
@@ -60,16 +51,16 @@ def test_a_long_transfer_says_how_far_it_is_and_a_short_one_says_nothing(tmp_pat
     assert 2 <= len(lines) <= 5, 'at most one every few seconds'
 
 
-def test_a_transfer_whose_task_hides_its_result_says_nothing(tmp_path, lab, extra_nodes, airgap, sockets):
+def test_a_transfer_whose_task_hides_its_result_says_nothing(tmp_path, lab, extra_nodes, airgap, short):
     slow = prepared(extra_nodes('slow')[0])
     slow.throttle('8mbit')
     inventory = lab.inventory(tmp_path / 'inventory.yml', [slow])
-    run = support.play(tmp_path, stage(airgap, no_log=True), hosts=inventory, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(sockets)})
+    run = support.play(tmp_path, stage(airgap, no_log=True), hosts=inventory, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(short)})
     assert run.rc == 0 and ' MB' not in run.output, run.output
     assert support.elf_arch(slow.path('/usr/local/bin/k3s')) == 'amd64'
 
 
-def test_the_users_ssh_arguments_lead_the_transfer_too_and_the_shared_connection_stays(tmp_path, lab, nodes, airgap, sockets):
+def test_the_users_ssh_arguments_lead_the_transfer_too_and_the_shared_connection_stays(tmp_path, lab, nodes, airgap, short):
     """The node's address exists only on the far side of a jump host; a connection without the user's arguments fails."""
     node, jump = prepared(nodes['arm64']), nodes['amd64']
     inventory = lab.inventory(tmp_path / 'inventory.yml', [node])
@@ -82,16 +73,16 @@ def test_the_users_ssh_arguments_lead_the_transfer_too_and_the_shared_connection
     inventory.write_text(json.dumps(content))
     plays = stage(airgap)
     plays[0]['gather_facts'] = True
-    run = support.play(tmp_path, plays, hosts=inventory, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(sockets)})
+    run = support.play(tmp_path, plays, hosts=inventory, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(short)})
     assert run.rc == 0, run.output
     assert support.elf_arch(node.path('/usr/local/bin/k3s')) == 'arm64'
     assert len(log.read_text().splitlines()) == 2, 'one shared connection and one for the transfer'
-    shared, = (path for path in sockets.iterdir() if not path.name.startswith('k3s-'))
+    shared, = (path for path in short.iterdir() if not path.name.startswith('k3s-'))
     check = subprocess.run(['ssh', '-O', 'check', '-S', str(shared), 'node.invalid'], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr
 
 
-def test_the_images_directory_never_holds_half_an_archive_and_a_right_one_is_not_touched(tmp_path, lab, extra_nodes, airgap, sockets):
+def test_the_images_directory_never_holds_half_an_archive_and_a_right_one_is_not_touched(tmp_path, lab, extra_nodes, airgap, short):
     slow = extra_nodes('slow')[0]
     slow.throttle('6mbit')
     images = slow.path(IMAGES)
@@ -106,7 +97,7 @@ def test_the_images_directory_never_holds_half_an_archive_and_a_right_one_is_not
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': [
         {'name': 'stage', 'copy': {'src': '{{ item }}', 'dest': f'{IMAGES}/{{{{ item | basename }}}}'}, 'with_fileglob': [f'{airgap}/*.tar.zst']}]}]
     inventory = lab.inventory(tmp_path / 'inventory.yml', [slow])
-    env = {'ANSIBLE_SSH_CONTROL_PATH_DIR': str(sockets)}
+    env = {'ANSIBLE_SSH_CONTROL_PATH_DIR': str(short)}
     run = support.play(tmp_path, plays, hosts=inventory, env=env)
     done.set()
     watcher.join()

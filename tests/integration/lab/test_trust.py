@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,6 @@ LIES = (
     "{{{{ lookup('ansible.builtin.pipe', 'cat {canary}') }}}}", "{{% include '{canary}' %}}", '$(cat {canary})', 'x86_64\n@machine={canary}',
 )
 FACTS = 'import platform; platform.machine = lambda: {!r}\n'
-
-
-@pytest.fixture(name='short')
-def fixture_short():
-    """A folder with a short path: that of a socket may have 108 characters."""
-    with tempfile.TemporaryDirectory(prefix='k3s-') as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(name='airgap')
