@@ -3,147 +3,907 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Override copy: a K3s binary or image archive that is on its way to a node is the one that is right for that node.
 
-Everything else is left to ansible-core's own copy. The documentation for users is that of the module copy.
+Two rooms: :class:`ActionModule` decides whether a task stages a file and which, :class:`Delivery` brings it to the node in
+four steps, look, plan, send and install. Everything else is left to ansible-core's own copy. The documentation for users
+is that of the module copy.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import os
 import re
+import secrets
+import select
 import shlex
-import subprocess
 import sys
 import time
 from typing import NamedTuple
 
 import ansible.plugins.action
+import ansible.plugins.connection
+from ansible import constants as C
+from ansible import context
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError, AnsibleLookupError
-from ansible.module_utils.common.text.converters import to_text
+from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.utils.display import Display
+from ansible.utils.unsafe_proxy import wrap_var
 
 display = Display()
 
 INSTALL_PATH = '/usr/local/bin/k3s'
+INSTALL_SCRIPT_NAME = 'k3s-install.sh'
 IMAGES_DIRECTORY = '/agent/images'  # below K3s's data directory, /var/lib/rancher/k3s unless --data-dir moves it
 ARCHIVE_SUFFIXES = ('.tar.zst', '.tzst', '.tar.gz', '.tgz', '.tar', '.tar.bz2', '.tbz', '.tar.lz4')
 
-# What the short path does itself. A task that says anything else is handed to ansible-core's copy.
-SHORT_PATH_ARGUMENTS = frozenset(('src', 'dest', 'mode', 'owner', 'group', 'decrypt', 'directory_mode', 'local_follow'))
-SHORT_PATH_DEFAULTS = {'backup': False, 'force': True, 'follow': False, 'remote_src': False, 'unsafe_writes': False}
+# What the install program does itself. A task that says anything else is handed to ansible-core's copy.
+OWN_ARGUMENTS = frozenset(('src', 'dest', 'mode', 'owner', 'group', 'decrypt', 'directory_mode', 'local_follow'))
+OWN_DEFAULTS = {'backup': False, 'force': True, 'follow': False, 'remote_src': False, 'unsafe_writes': False}
 
-BLOCK = 65536  # bytes; a piece starts at a multiple of it, which lets dd write at the right place and never twice
-PIECE = (1 << 20, 2 << 20, 4 << 20)  # bytes: smallest, first, largest; a process holds two of them
-OWN_SOCKET = '%(directory)s/k3s-{}'  # of the process that runs the task
-PROGRESS_AFTER = 5  # seconds
-PROGRESS_EVERY = 5  # seconds
+BLOCK = 65536  # bytes; a partial file is continued at a multiple of it, or is complete
+STALE = 1440  # minutes after which a partial file is nobody's any more
+TRIAL_SECONDS = 20  # for `k3s --version`, and for restorecon
+STALL_SECONDS = 120  # without a byte that the connection takes
+PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
+LONGEST_ANSWER = 300  # characters of a line of a node
+LONGEST_NAME = 100  # bytes of a file's name in that of its partial file
+PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64})')
 
-# Both scripts need a POSIX shell and coreutils or BusyBox. They answer in lines "@key=value".
-COMMON_SCRIPT = r'''
-LC_ALL=C; export LC_ALL
-say() { printf '@%s=%s\n' "$1" "$2"; }
-if command -v openssl >/dev/null 2>&1; then sum() { openssl dgst -sha256 -r; }
-elif command -v python3 >/dev/null 2>&1; then sum() { python3 -IS -c 'import hashlib, sys
+
+# --- the program that runs on a node ---------------------------------------------------------------------------------
+#
+# POSIX shell, with coreutils or BusyBox. Its verbs are look, receive and install; what each takes are shell variables that
+# the controller sets in front of it, what it answers are lines "<word><key>=<value>". The word is made up for each call.
+
+COMMON = r'''
+LC_ALL=C; export LC_ALL; umask 022
+say() { printf '%s%s=%s\n' "$word" "$1" "$2"; }
+sum_openssl() { openssl dgst -sha256 -r; }
+sum_python3() { python3 -IS -c 'import hashlib, sys
 h = hashlib.sha256()
 for b in iter(lambda: sys.stdin.buffer.read(1 << 20), b""): h.update(b)
 print(h.hexdigest())'; }
-else sum() { sha256sum; }
-fi
-digest() { sum | { read -r d rest; printf '%s' "$d"; }; }
+sum_sha256sum() { sha256sum; }
+digest_by() { "sum_$1" 2>/dev/null | { read -r d rest; printf %s "$d"; }; }
+works() {
+    command -v "$1" >/dev/null 2>&1 || return 1
+    [ "$(printf abc | digest_by "$1")" = ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad ]
+}
+digest() {
+    if [ -z "$by" ]; then for by in openssl python3 sha256sum; do works "$by" && break; done; fi
+    digest_by "$by"
+}
+by=
+size_of() { stat -c %s "$1"; }
 describe() {
-    if [ -d "$dest" ]; then say kind directory
-    elif [ -L "$dest" ]; then say kind link
-    elif [ -f "$dest" ]; then say kind file; say stat "$(stat -c '%a %u %g %U %G %s' "$dest")"
+    if [ -L "$dest" ]; then say kind link
+    elif [ -f "$dest" ]; then
+        say kind file
+        stat -c "${word}mode=%a
+${word}uid=%u
+${word}gid=%g
+${word}owner=%U
+${word}group=%G
+${word}size=%s" "$dest"
+    elif [ -d "$dest" ]; then say kind directory
     elif [ -e "$dest" ]; then say kind other
     else say kind absent
     fi
+    if [ -d "$dest" ]; then say kind directory; fi
+}
+alive() { [ -n "$1" ] && { kill -0 "$1" 2>/dev/null || [ -d "/proc/$1" ]; }; }
+pid_of() { p=${1%.part}; printf %s "${p##*.}"; }
+places() { if [ -n "$outside" ]; then printf 'up dir'; else printf dir; fi; }
+place() { case $1 in up) p=${dir%/*}; printf %s "${p:-/}" ;; *) printf %s "$dir" ;; esac; }
+stale() {
+    for s in $(places); do
+        for f in "$(place "$s")"/.k3s-artifact.*; do
+            [ -f "$f" ] && [ ! -L "$f" ] || continue
+            case $f in
+                */".k3s-artifact.$base.$sha256."*.part) [ -n "$(find "$f" -prune -mmin +"$age")" ] || continue ;;
+                */".k3s-artifact.$base."*.part) ! alive "$(pid_of "$f")" || continue ;;
+                *) [ -n "$(find "$f" -prune -mmin +"$age")" ] || continue ;;
+            esac
+            printf '%s\n' "$f"
+        done
+    done
+}
+at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
+guarded() {
+    out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
+        $s sh -c '{ { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-; echo "
+$0$?" >&3; } | head -c 4096 3>&-; } 3>&1' "$word-" "$@" & p=$!
+        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -9 -$p || kill -9 $p; } >/dev/null 2>&1 & w=$!
+        wait $p; kill $w; kill -9 -$p; } 2>/dev/null )
 }
 '''
 
-PROBE_SCRIPT = COMMON_SCRIPT + r'''
+# look: what the node is and what it has at the destination. Changes nothing.
+#   takes   dest; size and sha256 of the file, empty where it is not chosen yet; base, that of partial files; outside: a partial
+#           file lies above the folder, if that can be; version: ask what is there for its version if it is another file
+#   answers machine, user, kind, what describe says, head, sha256, version, folder, writable, blocked, free, part
+LOOK = COMMON + r'''
+look() {
+at "$dest"
 say machine "$(uname -m)"
+say user "$(id -u) $(id -un 2>/dev/null)"
 describe
 if [ -f "$dest" ]; then
     say head "$(od -An -v -tx1 -N64 "$dest" | tr -d ' \n')"
-    [ "$(stat -Lc %s "$dest")" != "$size" ] || say sha256 "$(digest <"$dest")"
-fi
-dir=${dest%/*}; spool=$dir
-if [ -n "$outside" ]; then
-    up=${dir%/*}
-    if [ ! -d "$dir" ] || [ "$(stat -c %d "$dir")" = "$(stat -c %d "$up")" ]; then spool=$up; fi
-fi
-say spool "$spool"
-near=$dir; while [ ! -d "$near" ]; do near=${near%/*}; near=${near:-/}; [ -n "$near" ] || break; done
-[ ! -d "$dir" ] || say directory yes
-[ ! -w "$near" ] || say writable yes
-say user "$(id -un 2>/dev/null || id -u)"
-say free "$(df -Pk "$near" | tail -n 1)"
-part=$spool/$name
-if [ -f "$part" ]; then
-    if [ -n "$(find "$part" -mmin -1440)" ]; then
-        whole=$(( $(stat -c %s "$part") / 65536 ))
-        say part "$(( whole * 65536 )) $(dd if="$part" bs=65536 count="$whole" 2>/dev/null | digest)"
-    else say part stale
+    now=
+    if [ -z "$size" ] || [ "$(stat -Lc %s "$dest")" = "$size" ]; then now=$(digest <"$dest"); say sha256 "$now"; fi
+    if [ -n "$version" ] && [ -x "$dest" ] && { [ -z "$now" ] || [ "$now" != "$sha256" ]; }; then
+        guarded "$dest" --version; say version "$out"
     fi
+    [ -w "$dest" ] || say fixed yes
 fi
+near=$dir
+while [ ! -d "$near" ]; do
+    if [ -L "$near" ] || [ -e "$near" ]; then say blocked "$near"; fi
+    near=${near%/*}; near=${near:-/}
+done
+[ ! -d "$dir" ] || say folder yes
+[ ! -w "$near" ] || say writable yes
+free=$(df -Pk "$near" | tail -n 1)
+say free "$free"
+stale | while read -r f; do say reclaim "$(size_of "$f")"; done
+for s in $(places); do
+    for f in "$(place "$s")/.k3s-artifact.$base.$sha256"*.part; do
+        [ -f "$f" ] && [ ! -L "$f" ] && [ -z "$(find "$f" -prune -mmin +"$age")" ] || continue
+        n=$(size_of "$f"); id=$(pid_of "$f")
+        if alive "$id"; then sleep 1; [ "$(size_of "$f")" = "$n" ] || continue; fi
+        if [ "$n" = "$size" ]; then d=$(digest <"$f")
+        else n=$(( n / block )); d=$(dd if="$f" bs="$block" count="$n" 2>/dev/null | digest); n=$(( n * block ))
+        fi
+        say part "$s $id $n $d"
+    done
+done
 say end yes
+}
 '''
 
-PIECE_SCRIPT = r'''
-LC_ALL=C; export LC_ALL; umask 022
-if [ "$block" = 0 ]; then
-    [ -d "$dir" ] || mkdir -p "$dir" || exit 1
-    [ -z "$fresh" ] || rm -f "$part" || exit 1
-    umask 077; : >>"$part" || exit 1
-elif [ ! -f "$part" ] || [ "$(( $(stat -c %s "$part") / 65536 ))" -lt "$block" ]; then exit 75
-fi
-dd of="$part" bs=65536 seek="$block" conv=notrunc || exit 1
-'''
-
-INSTALL_SCRIPT = COMMON_SCRIPT + r'''
-trap '' HUP PIPE  # a connection that breaks now must not leave a half-installed file
+FAIL = r'''
+at "$dest"
+part=
 fail() {
-    [ -z "$part" ] || [ -f "$part" ] || set -- gone
-    case $1 in digest | run) rm -f "$part" ;; *) chmod 0600 "$part" 2>/dev/null ;; esac
+    if [ -n "$part" ]; then
+        [ -f "$part" ] || set -- gone
+        case $1 in digest | run) rm -f "$part" ;; *) chmod 0600 "$part" 2>/dev/null ;; esac
+    fi
     say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; exit 1
 }
-if [ -n "$part" ]; then
-    [ -f "$part" ] || fail gone
-    [ "$(stat -c %s "$part")" -ge "$size" ] || fail short
-    [ "$(digest <"$part")" = "$sha256" ] || fail digest
-    target=$part
-else target=$dest
+part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
+'''
+
+# receive: a partial file of this run's own, with what an earlier run left in it, continued from standard input or from a file.
+#   takes   dest, base, outside, size, sha256; start: the bytes that are there already, old: where ("place pid"); from: a file of
+#           the node to read in place of standard input
+#   answers part: "place pid" of the file; or failed (gone, write, short, folder) and reason
+RECEIVE = COMMON + FAIL + r'''
+trap '' HUP
+if [ ! -d "$dir" ]; then e=$(mkdir -p "$dir" 2>&1) || fail folder "$e"; fi
+stale | while read -r f; do rm -f "$f"; done
+umask 077
+for s in $(places); do
+    here=$(place "$s")
+    part=$here/.k3s-artifact.$base.$sha256.$$.part
+    e=$( { rm -f "$part" && (set -C; : >"$part"); } 2>&1) || { part=; continue; }
+    [ "$s" = dir ] && break
+    t=$dir/.k3s-artifact.$base.$sha256.$$.part; i=$(stat -c %i "$part")
+    mv -f "$part" "$t" 2>/dev/null && [ "$(stat -c %i "$t")" = "$i" ] && mv -f "$t" "$part" && break
+    rm -f "$part" "$t"; part=; e='a rename does not lead there'
+done
+[ -n "$part" ] || fail write "$e"
+if [ "$start" != 0 ]; then
+    o=$(part_of ${old})
+    if [ ! -f "$o" ] || [ -L "$o" ]; then rm -f "$part"; fail gone; fi
+    if alive "${old#* }" || [ "${o%/*}" != "${part%/*}" ]; then
+        e=$(dd if="$o" of="$part" bs="$block" 2>&1) || fail write "$e"
+    else mv -f "$o" "$part" || fail gone
+    fi
+    rm -f "$o"
+    chmod 0600 "$part"
+    if [ "$start" != "$size" ]; then dd if=/dev/null of="$part" bs="$block" seek="$(( start / block ))" 2>/dev/null; fi
 fi
-[ -z "$part" ] || [ -z "$keep" ] || chown "$keep" "$target" 2>/dev/null
-[ -z "$owner" ] || e=$(chown "$owner" "$target" 2>&1) || fail attributes "$e"
-[ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
-e=$(chmod "$mode" "$target" 2>&1) || fail attributes "$e"
+say part "$s $$"
+if [ "$start" != "$size" ]; then
+    if [ -n "$from" ]; then e=$(dd if="$from" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
+    else
+        n=$(( (size - start) / block )); tail=$(( (size - start) % block )); at=$(( start / block ))
+        e=
+        [ "$n" = 0 ] || e=$(dd of="$part" bs="$block" seek="$at" count="$n" iflag=fullblock conv=notrunc,fsync 2>&1) || fail write "$e"
+        [ "$tail" = 0 ] || e=$(dd of="$part" ibs="$tail" obs="$block" seek="$(( at + n ))" count=1 iflag=fullblock conv=notrunc,fsync 2>&1) ||
+            fail write "$e"
+    fi
+fi
+[ "$(size_of "$part")" = "$size" ] || { say failed broken; exit 1; }
+'''
+
+# install: what waits in the partial file is checked, tried, and renamed. With part empty it sets the attributes of what is there.
+#   takes   dest, base, outside, size, sha256; part ("place pid"); machine: what look said; mode, owner, group; keep: "uid:gid" of
+#           what is there; probe: try it; limit: seconds for that; only: "check" ends before the rename, "place" begins there;
+#           token: what check answered
+#   answers version, token, what describe says; or failed (machine, gone, short, digest, attributes, run, busy, directory, rename,
+#           ended) and reason
+INSTALL = r'''
+trap '' HUP PIPE
+trap 'fail ended' TERM
+seal() { stat -c '%i %Y %s' "$part"; }
+[ "$(uname -m)" = "$machine" ] || fail machine "$(uname -m)"
+target=$dest
 if [ -n "$part" ]; then
+    target=$part
+    [ -f "$part" ] && [ ! -L "$part" ] || fail gone
+    [ "$(size_of "$part")" = "$size" ] || fail short
+fi
+if [ -n "$part" ] && [ "$only" = place ]; then [ "$(seal)" = "$token" ] || fail gone; fi
+if [ -n "$part" ] && [ "$only" != place ]; then
+    for by in openssl python3 sha256sum none; do
+        [ "$by" != none ] || fail digest
+        works "$by" && [ "$(digest_by "$by" <"$part")" = "$sha256" ] && break
+    done
     if [ -n "$probe" ]; then
+        chmod 0700 "$part"
         tries=0
         while :; do
-            # What the kernel refuses, a shell may take for a script. With so few descriptors it cannot read one.
-            v=$(exec </dev/null 2>&1; ulimit -n 10; exec "$part" --version); code=$?
-            case $code:$tries:$v in 126:[0-4]:*busy*) tries=$((tries + 1)); sleep 1 ;; *) break ;; esac
+            guarded "$part" --version
+            code=${out##*"$word-"}; out=${out%"$word-"*}
+            case $code:$tries:$out in [1-9]*:[0-4]:*busy*) tries=$((tries + 1)); sleep 1 ;; *) break ;; esac
         done
-        case $code:$v in
+        case $code:$out in
             0:*) ;;
-            126:*busy*) fail busy ;;
-            *) fail run "exit status $code: ${v:-it printed nothing}" ;;
+            [0-9]*:*busy*) fail busy ;;
+            [0-9]*) fail run "exit status $code: ${out:-it printed nothing}" ;;
+            *) fail run "it did not end within $limit seconds: $out" ;;
         esac
-        say version "$(printf '%s\n' "$v" | head -n 1)"
+        chmod 0600 "$part"
+        say version "$out"
     fi
-    [ ! -d "$dest" ] || fail directory
+fi
+attributes() {
+    [ -z "$part" ] || [ -z "$keep" ] || chown "$keep" "$target" 2>/dev/null
+    [ -z "$owner" ] || e=$(chown "$owner" "$target" 2>&1) || fail attributes "$e"
+    [ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
+}
+attributes
+if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; exit 0; fi
+if [ -n "$part" ] && [ -f "$dest" ]; then
+    case $(ls -ld "$dest") in ??????????+*)
+        getfacl -cp "$dest" 2>/dev/null | grep -E '^(user|group):[^:]+:' | setfacl -M - "$part" 2>/dev/null ;;
+    esac
+fi
+[ -z "$part" ] || [ ! -d "$dest" ] || fail directory
+e=$(chmod "$mode" "$target" 2>&1) || fail attributes "$e"
+if [ -n "$part" ]; then
     e=$(mv -f "$part" "$dest" 2>&1) || fail rename "$e"
-    find "${part%/*}" -maxdepth 1 -type f -name '.k3s-artifact.*.part' \( -name "$others" -o -mmin +1440 \) -exec rm -f {} +
-    if command -v restorecon >/dev/null 2>&1; then restorecon "$dest" >/dev/null 2>&1; fi
+    part=
+    sync "$dir" 2>/dev/null || sync
+    sha256=-; stale | while read -r f; do rm -f "$f"; done
+    if command -v restorecon >/dev/null 2>&1; then guarded restorecon "$dest"; fi
 fi
 describe
 say end yes
 '''
+INSTALL_ONLY = COMMON + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL
+# In a stream, standard input ends when the run does: after that nothing is put in place.
+RECEIVE_AND_INSTALL = RECEIVE + r'''
+if [ -z "$from" ]; then
+    exec 3<&0; { cat <&3 >/dev/null; kill -TERM $$; } >/dev/null 2>&1 & watch=$!
+    exec 3<&-; trap 'kill $watch 2>/dev/null' EXIT
+fi
+''' + INSTALL
+
+
+def shell_program(script, **values):
+    """Return *script* with *values* as its shell variables."""
+    return ''.join(f'{name}={shlex.quote(str(value))}\n' for name, value in values.items()) + script.strip('\n') + '\n'
+
+
+def shell_command(program):
+    """Return the command that runs a shell program, in one line of characters that mean the same to every login shell."""
+    coded = re.sub(r"[\n\\'!\t]", lambda match: f'\\0{ord(match.group()):03o}', program)
+    return f'eval "$(printf %b \'{coded}\')"'
+
+
+def answers(stdout, word):
+    """Return what a verb answered: the values of each key, in order. Whatever else a login prints is ignored."""
+    found = {}
+    for key, value in re.findall(re.escape(word) + r'(\w{1,20})=([^\r\n]*)', stdout):
+        found.setdefault(key, []).append(plain(value))
+    return found
+
+
+def plain(text, limit=LONGEST_ANSWER):
+    """Return what a node says as one short line without control characters."""
+    text = re.sub(r'[^ -~\u00a1-\ud7ff\ue000-\ufffd]', lambda match: match.group().encode('unicode_escape', 'replace').decode(), text[:limit])
+    return text if len(text) <= limit else text[:limit] + '...'
+
+
+def number(text):
+    """Return a count of bytes that a node says, or None for what is none."""
+    return int(text) if re.fullmatch(r'[0-9]{1,18}', text or '') else None
+
+
+# --- what the program found, and what is to be done ------------------------------------------------------------------
+
+
+class Job(NamedTuple):
+    """One verified file of the controller on its way to a path of a node."""
+
+    artifact: tuple  # the lookup's Artifact
+    kind: str  # binary, archive, script
+    dest: str
+    mode: str | None  # octal digits, as for chmod; None: symbolic, which only ansible-core's copy does
+    owner: str | None
+    group: str | None
+    trial: bool  # run it as `k3s --version` before it is put in place
+    downgrade: bool = False  # an older K3s may replace a newer one
+    may_come: bool = False  # in check mode, a task before it may make the folder
+
+    @property
+    def target(self):
+        return Target(self.dest, self.kind, self.artifact.size, self.artifact.sha256, self.trial)
+
+
+class Target(NamedTuple):
+    """A path of a node that is looked at, with what is known of the file that is to be there."""
+
+    dest: str
+    kind: str
+    size: int | str = ''  # bytes; empty: not chosen yet
+    sha256: str = ''
+    trial: bool = False
+
+    def variables(self):
+        base = os.path.basename(self.dest).encode('utf-8', 'surrogateescape')[:LONGEST_NAME].decode('utf-8', 'ignore')
+        return {'dest': self.dest, 'base': base, 'outside': 'yes' if self.kind == 'archive' else '', 'size': self.size,
+                'sha256': self.sha256, 'version': 'yes' if self.trial else ''}
+
+
+class Partial(NamedTuple):
+    """What an earlier run left of a file on the node."""
+
+    place: str  # 'dir', or 'up' for the folder above
+    pid: str  # of the shell that wrote it
+    length: int  # bytes that count
+    digest: str  # SHA-256 of them
+    sha256: str  # of the whole file, from the partial file's name
+
+
+class Node(NamedTuple):
+    """What look found on a node, for one path."""
+
+    machine: str
+    arch: str | None  # K3s's name for the machine
+    user: str
+    is_root: bool
+    kind: str  # of what is at the destination: absent, file, link, directory, other
+    status: dict  # mode, uid, gid, owner, group, size of a file at the destination
+    sha256: str | None
+    holds: str | None  # the arch of the program at the destination
+    version: str  # of the K3s at the destination, where it was asked
+    folder: bool  # whether the destination's folder exists
+    writable: bool
+    fixed: bool  # whether the destination itself cannot be written
+    blocked: str  # what is in the way of the folder: a dangling link, a file
+    free: int | None  # bytes
+    partials: tuple
+
+    def partial(self, sha256):
+        """Return the longest partial file of the file with that digest, None without one."""
+        return max((each for each in self.partials if each.sha256 == sha256), key=lambda each: each.length, default=None)
+
+
+def parse_status(found):
+    """Return mode, uid, gid, owner, group and size from the answers of describe, nothing of a status that is not whole."""
+    status = {key: found.get(key, [''])[-1] for key in ('mode', 'uid', 'gid', 'owner', 'group', 'size')}
+    for key in ('uid', 'gid', 'size'):
+        status[key] = number(status[key])
+    if None in status.values() or not re.fullmatch('[0-7]{1,4}', status['mode']):
+        return {}
+    return {**status, 'mode': status['mode'].rjust(4, '0')}
+
+
+def parse_node(found, arch_of, arch_of_program):
+    """Return the :class:`Node` for the answers of look; the two functions tell the arch of a machine and of a program's head."""
+    def last(key):
+        return found.get(key, [''])[-1]
+    head = bytes.fromhex(last('head')) if re.fullmatch(r'([0-9a-f]{2})+', last('head')) else b''
+    free = re.search(r'\s([0-9]{1,18})\s+[0-9]+%', last('free'))
+    uid, _, name = last('user').partition(' ')
+    partials = [re.fullmatch(PART.pattern + ' ([0-9a-f]{64})', part) for part in found.get('part', [])]
+    return Node(
+        machine=last('machine'), arch=arch_of(last('machine')), user=name or uid, is_root=uid == '0', kind=last('kind'),
+        status=parse_status(found) if last('kind') == 'file' else {}, holds=arch_of_program(head),
+        sha256=last('sha256') if re.fullmatch('[0-9a-f]{64}', last('sha256')) else None,
+        version=''.join(re.findall(r'\bv[0-9][\w.+-]*', last('version'))[:1]), folder='folder' in found, writable='writable' in found,
+        fixed='fixed' in found, blocked=last('blocked'),
+        free=int(free.group(1)) * 1024 + sum(number(size) or 0 for size in found.get('reclaim', [])) if free else None,
+        partials=tuple(Partial(part[1], part[2], int(part[3]), part[4], part[5]) for part in partials if part))
+
+
+class Plan(NamedTuple):
+    """What is to be done for a job on a node."""
+
+    installed: str  # what is there: absent, same, different, wrong architecture, link, directory, other
+    action: str  # nothing, attributes, install, replace
+    start: int  # bytes that need not be sent
+    to_send: int  # bytes that have to be sent
+    refusal: str | None  # why it cannot be done, as a sentence without the host's name
+
+
+def plan(job, node, resume=0):
+    """Return the :class:`Plan` for *job* on *node*, where *resume* bytes of the file wait already.
+
+    Check mode, preflight and the run itself ask this function and no other.
+    """
+    installed = what_is_installed(job, node)
+    action = 'nothing'
+    if installed != 'same':
+        action = 'install' if installed == 'absent' else 'replace'
+    elif not has_attributes(job, node.status):
+        action = 'attributes'
+    size = job.artifact.size
+    start = resume if action in ('install', 'replace') and resume <= size else 0
+    to_send = size - start if action in ('install', 'replace') else 0
+    return Plan(installed, action, start, to_send, refusal(job, node, action, to_send))
+
+
+def what_is_installed(job, node):
+    """Say what is at the destination, without running it."""
+    if node.kind != 'file':
+        return node.kind
+    if node.sha256 == job.artifact.sha256:
+        return 'same'
+    return 'wrong architecture' if job.kind == 'binary' and node.holds != job.artifact.arch else 'different'
+
+
+def has_attributes(job, status):
+    return all(str(wanted) in map(str, there) for wanted, there in (
+        (job.mode, [status.get('mode')]),
+        (job.owner or '', ['', status.get('owner'), status.get('uid')]),
+        (job.group or '', ['', status.get('group'), status.get('gid')])))
+
+
+def refusal(job, node, action, to_send):
+    """Say why *job* cannot be done on *node* and what to do about it, or return None."""
+    artifact, folder = job.artifact, os.path.dirname(job.dest)
+    if node.arch != artifact.arch:
+        return (f'it says that it is {node.machine!r}, its facts say {artifact.machine} (arch {artifact.arch}). Gather its facts '
+                f'again, or set k3s_artifact_machine')
+    if node.kind in ('directory', 'other'):
+        return (f'{job.dest} is a {node.kind.replace("other", "special file")}, not a file. Remove it, or set k3s_artifact_dest to '
+                f'another path')
+    if node.blocked:
+        return f'{node.blocked} is in the way of the folder {folder}: it is a dangling link or a file. Make it a folder'
+    if not node.folder and job.kind != 'archive' and not job.may_come:
+        return f'the folder {folder} does not exist. Create it first'
+    if action == 'nothing':
+        return None
+    if is_older(artifact.version, node.version) and job.kind == 'binary' and not job.downgrade:
+        return (f'it has K3s {node.version}, and {artifact.source} is {artifact.version}: K3s does not support going back. '
+                f'Set k3s_artifact_downgrade: true to do it all the same')
+    if action == 'attributes':
+        return None
+    if not node.writable:
+        return (f'the user {node.user} cannot write to {folder} on the node, or its file system is read-only. Use become: true, '
+                f'make it writable, or set k3s_artifact_dest to a path that is')
+    if node.fixed and node.is_root and node.kind == 'file':
+        return f'{job.dest} cannot be replaced: it is immutable. Take that attribute away (chattr -i)'
+    if node.free is not None and node.free < to_send:
+        return f'{artifact.source} needs {to_send} bytes in {folder} on the node, {node.free} are free. Free some space'
+    return None
+
+
+def is_older(version, other):
+    """Tell whether a release of K3s is older than another one. What is no release is not older than anything."""
+    keys = [re.fullmatch(r'v([0-9]+)\.([0-9]+)\.([0-9]+)(?:-[a-z]*([0-9]*))?\+k3s([0-9]+)', text or '') for text in (version, other)]
+    if None in keys:
+        return False
+    first, second = ([int(match[1]), int(match[2]), int(match[3]), int(match[4] or 10**6), int(match[5])] for match in keys)
+    return first < second
+
+
+def octal_mode(mode):
+    """Return a task's mode as four octal digits, or None where it is symbolic or "preserve"."""
+    if isinstance(mode, str) and re.fullmatch(r'\s*[0-7]{3,5}\s*', mode):
+        mode = int(mode, 8)
+    return f'{mode:04o}' if isinstance(mode, int) and not isinstance(mode, bool) and 0 <= mode <= 0o7777 else None
+
+
+def resume_at(file, partial):
+    """Return how many bytes of a :class:`Partial` are the beginning of the open *file*: all of them, or none."""
+    if partial is None:
+        return 0
+    known, left = hashlib.sha256(), partial.length
+    file.seek(0)
+    while left > 0:
+        data = file.read(min(left, 1 << 20))
+        if not data:
+            return 0
+        known.update(data)
+        left -= len(data)
+    return partial.length if known.hexdigest() == partial.digest else 0
+
+
+# --- the way to the node ---------------------------------------------------------------------------------------------
+
+
+class StagingError(AnsibleError):
+    """What goes wrong on the way to the node, as a sentence for the person who runs the playbook."""
+
+
+class PartialLost(Exception):
+    """The partial file is not as this run left it: another run against the same node has taken it over."""
+
+
+def is_core_ssh(connection):
+    """Tell whether the way to the node is ansible-core's own ssh plugin, not one that is derived from it and leads elsewhere.
+
+    Without its ``_send_initial_data`` there is nothing to stream through, and files go the way of ``put_file``.
+    """
+    path = getattr(sys.modules.get(type(connection).__module__), '__file__', None) or ''
+    own = os.path.join(next(iter(ansible.plugins.connection.__path__)), 'ssh.py')
+    return os.path.realpath(path) == os.path.realpath(own) and hasattr(connection, '_send_initial_data')
+
+
+def ssh_words(arguments):
+    """Yield the words of ssh arguments, each option of ``-o`` as ``(name, word)`` and every other word as ``(None, word)``."""
+    words = iter(shlex.split(arguments or ''))
+    for word in words:
+        option = next(words, '') if word == '-o' else word[2:] if word.startswith('-o') else None
+        if option is None:
+            yield None, word
+            if word in ('-S', '-F', '-i', '-J', '-p', '-l', '-L', '-R', '-D', '-W', '-E', '-b', '-c', '-e', '-I', '-m', '-Q', '-w', '-B'):
+                yield '', next(words, '')
+        else:
+            yield re.split(r'[\s=]', option.strip(), maxsplit=1)[0].lower(), option
+
+
+SHARED = ('controlmaster', 'controlpath', 'controlpersist')
+
+
+def chooses_connection(arguments):
+    """Tell whether ssh arguments say which connection is to be used: a control path, or no ordinary shared connection."""
+    for name, word in ssh_words(arguments):
+        if name == 'controlpath' or (name is None and word == '-S'):
+            return True
+        if name == 'controlmaster' and not re.fullmatch(r'.*[\s=]"?auto"?\s*', word, re.IGNORECASE):
+            return True
+    return False
+
+
+def without_compression(arguments, own):
+    """Return ssh arguments without those for compression and, for an *own* connection, without those for a shared one."""
+    kept = []
+    for name, word in ssh_words(arguments):
+        if name:
+            dropped = name == 'compression' or (own and name in SHARED)
+            kept += [] if dropped else ['-o', word]
+        elif name is None and re.fullmatch(r'-[46AaCfGgKkMNnqsTtVvXxYy]+', word):
+            word = word.replace('C', '').replace('M', '' if own else 'M')
+            kept += [word] if word != '-' else []
+        else:
+            kept.append(word)
+    return shlex.join(kept)
+
+
+@contextlib.contextmanager
+def streaming(connection, send):
+    """Let the next command of an ssh *connection* be fed by *send*, over a connection of its own without compression.
+
+    A K3s binary and its archives are compressed already, and compressing them again is most of the time that copy takes.
+    Options of the plugin and the method that writes to ssh are changed on this object, and only for this call. Where the
+    user chose a connection, it is used.
+    """
+    texts = ('ssh_args', 'ssh_common_args', 'ssh_extra_args')
+    kept = {name: connection.get_option(name) for name in (*texts, 'reconnection_retries')}
+    own = not connection.get_option('control_path') and not any(chooses_connection(kept[name]) for name in texts)
+    changed = {name: without_compression(kept[name], own) for name in texts}
+    changed['reconnection_retries'] = 0  # it would send the wrong part of the file
+    if own:
+        changed['ssh_args'] = ('-o Compression=no -o ControlMaster=no -o ControlPath=none -o ClearAllForwardings=yes '
+                               + changed['ssh_args'])
+    connection._send_initial_data = send
+    try:
+        for name, value in changed.items():
+            connection.set_option(name, value)
+        yield
+    finally:
+        del connection._send_initial_data
+        for name, value in kept.items():
+            connection.set_option(name, value)
+
+
+class Stream:
+    """The rest of an open file, for the standard input of ssh: what ansible-core's plugin would do with a text, in blocks."""
+
+    def __init__(self, file, path, start, size, progress):
+        self._file, self._path, self._start, self._size, self._progress = file, path, start, size, progress
+        self.sent = 0
+
+    def __call__(self, fh, in_data, ssh_process):
+        """Write to *fh*, the standard input of *ssh_process*. It stays open: when it ends, the node gives up."""
+        try:
+            self._write_all(fh)
+        except BrokenPipeError:
+            # ssh has ended and has said why; the plugin reads that. One that lives and takes nothing is a broken connection.
+            time.sleep(0.01)
+            if ssh_process.poll() is None:
+                raise AnsibleConnectionFailure('ssh takes no more data.') from None
+        except BaseException:  # such as the end of the task's timeout: what ends the run ends the transfer
+            ssh_process.kill()
+            raise
+
+    def _write_all(self, fh):
+        descriptor, left = fh.fileno(), self._size - self._start
+        os.set_blocking(descriptor, False)
+        while left > 0:
+            data = memoryview(read(self._file, self._path, min(left, 1 << 20)))
+            if not data:
+                fh.close()  # the file has become shorter
+                return
+            left -= len(data)
+            while data:
+                if not select.select([], [descriptor], [], STALL_SECONDS)[1]:
+                    raise AnsibleConnectionFailure(f'the connection took no data for {STALL_SECONDS} seconds.')
+                with contextlib.suppress(BlockingIOError):
+                    written = os.write(descriptor, data[:BLOCK])
+                    self.sent += written
+                    data = data[written:]
+                self._progress.at(self._start + self.sent)
+
+
+def read(file, path, length):
+    try:
+        return file.read(length)
+    except OSError as error:
+        raise StagingError(f'{path} cannot be read any more: {error.strerror}. Nothing was put in place.') from error
+
+
+class Delivery:
+    """Brings verified files to one node, through the connection of the task of *action*: look, plan, send, install."""
+
+    def __init__(self, action, host, arch_of, arch_of_program):
+        self._action, self._host, self._arch_of, self._arch_of_program = action, host, arch_of, arch_of_program
+        self._connection = action._connection
+        become = self._connection.become
+        wants_terminal = become and (getattr(become, 'require_tty', False) or not getattr(become, 'pipelining', True))
+        self._piped = is_core_ssh(self._connection) and not wants_terminal  # standard input, no terminal
+
+    def fail(self, text):
+        raise StagingError(f'{self._host}: {text}')
+
+    # --- look
+
+    def look(self, *targets):
+        """Return the :class:`Node` for each :class:`Target`, from one command on the node."""
+        words = [secrets.token_hex(8) for _target in targets]
+        calls = ''.join(shell_program('look', word=word, **target.variables()) for word, target in zip(words, targets))
+        result = self._run(LOOK + calls, 'look at ' + ', '.join(target.dest for target in targets))
+        if self._piped and words[-1] not in result['stdout']:  # sudo with requiretty, and whatever else wants a terminal
+            self._piped = False
+            result = self._run(LOOK + calls, 'look again, on a terminal')
+        found = [answers(result['stdout'], word) for word in words]
+        for each, target in zip(found, targets):
+            if 'end' not in each:
+                self.fail(f'cannot look at {target.dest} on the node: {said(result)}')
+        return [parse_node(each, self._arch_of, self._arch_of_program) for each in found]
+
+    def leads_to(self, folder, other):
+        """Tell whether two folders of the node are the same one, through links."""
+        word = secrets.token_hex(8)
+        program = f'[ "$(cd -P "$a" && pwd -P)" != "$(cd -P "$b" && pwd -P)" ] || echo "$word"; echo "$word-end"'
+        result = self._run(shell_program(program, word=word, a=folder, b=other), f'compare {folder} and {other}')
+        if self._piped and f'{word}-end' not in result['stdout']:
+            self._piped = False
+            result = self._run(shell_program(program, word=word, a=folder, b=other), 'again, on a terminal')
+        return re.search(rf'{word}(?!-)', result['stdout']) is not None
+
+    def _run(self, program, what):
+        """Run a shell program on the node, as the user that the task becomes; return what ansible-core gives for a command."""
+        display.vvv(f'K3S ARTIFACT: {what}', host=self._host)
+        values = {'block': BLOCK, 'age': STALE, 'limit': TRIAL_SECONDS}
+        return self._action._low_level_execute_command(shell_command(shell_program(program, **values)), in_data=b'\n' if self._piped else None)
+
+    # --- plan
+
+    def plan(self, job, node):
+        """Return the :class:`Plan` for *job* on *node*, after comparing what waits there with the file."""
+        resume = 0
+        partial = node.partial(job.artifact.sha256)
+        if partial and partial.length <= job.artifact.size and node.sha256 != job.artifact.sha256:
+            with self._opened(job.artifact.source) as file:
+                resume = resume_at(file, partial)
+        return plan(job, node, resume)
+
+    # --- send and install
+
+    def send_and_install(self, job, node, planned):
+        """Do what is *planned*; return what the install program answered and the way that was taken."""
+        if planned.action == 'attributes':
+            return self._answer(job, self._program(job, node, INSTALL_ONLY, waiting=''), 'set the attributes'), ''
+        try:
+            return self._send(job, node, planned, RECEIVE_AND_INSTALL)
+        except PartialLost:
+            node, = self.look(job.target)
+            again = self.plan(job, node)
+            if again.installed == 'same':
+                return {}, ''
+        try:
+            return self._send(job, node, again._replace(start=0), RECEIVE_AND_INSTALL)
+        except PartialLost:
+            self.fail(f'the partial file in {os.path.dirname(job.dest)} was changed or taken away by somebody else, perhaps by '
+                      f'another run against this node. Run again.')
+
+    def send(self, job, node, planned):
+        """Send the file and check it, without putting it in place; return (place, pid, seal) of what waits on the node."""
+        report, way = self._send(job, node, planned, RECEIVE_AND_INSTALL, only='check')
+        part, seal = report['part'][-1], report.get('token', [''])[-1]
+        if not re.fullmatch(r'(up|dir) [0-9]{1,10}', part) or not re.fullmatch(r'[0-9 ]{1,60}', seal):
+            self.fail(f'answers {part!r} for what waits there, which is no answer. Nothing was put in place.')
+        return {'waiting': part, 'token': seal, 'way': way, 'version': report.get('version', [''])[-1]}
+
+    def place(self, job, node, waiting, token):
+        """Put in place what :meth:`send` has left on the node."""
+        program = self._program(job, node, INSTALL_ONLY, waiting=waiting, token=token, only='place')
+        return self._answer(job, program, f'put {job.dest} in place')
+
+    def _program(self, job, node, script, word=None, **values):
+        word = word or secrets.token_hex(8)
+        owner = {name: '' if value is None else value for name, value in (('owner', job.owner), ('group', job.group))}
+        keep = '{uid}:{gid}'.format(**node.status) if node.status else ''  # where that is allowed, as core does
+        defaults = {'only': '', 'token': '', 'waiting': '', 'start': 0, 'old': '', 'from': ''}
+        return word, shell_program(script, **{
+            **defaults, 'word': word, **job.target.variables(), **owner, 'keep': keep, 'mode': job.mode, 'machine': node.machine,
+            'probe': 'yes' if job.trial else '', **values})
+
+    def _send(self, job, node, planned, script, **values):
+        """Send what is missing and run the rest of the program; return its answers and the way that was taken."""
+        tries = 1 + int(self._connection.get_option('reconnection_retries')) if self._piped else 0
+        while tries:
+            tries -= 1
+            try:
+                return self._stream(job, node, planned, script, **values), 'stream'
+            except AnsibleConnectionFailure as error:
+                node, before = self._after_break(job, error), planned
+                planned = self.plan(job, node)
+                if planned.installed == 'same':
+                    return {}, 'stream'
+                if planned.start <= before.start:
+                    display.vvv(f'K3S ARTIFACT: no stream to the node ({error}), so the file goes the way of put_file', host=self._host)
+                    break
+                if not tries:
+                    raise self._broken(job, planned.start, error) from error
+        return self._put(job, node, planned, script, **values), 'put_file'
+
+    def _after_break(self, job, error):
+        """Look at the node after a broken connection; where that is not possible, the broken connection is what is to be told."""
+        try:
+            return self.look(job.target)[0]
+        except AnsibleError:
+            raise self._broken(job, None, error) from error
+
+    def _broken(self, job, there, error):
+        continues = 'and the next run continues the transfer' if there is None else f'{there} bytes are there, and the next run continues the transfer'
+        return AnsibleConnectionFailure(f'the connection broke while {job.artifact.source} was sent; nothing was put in place, what was at {job.dest} '
+                                        f'before is complete, {continues}. {plain(to_text(error))}')
+
+    def _stream(self, job, node, planned, script, **values):
+        progress = Progress(self._host, os.path.basename(job.artifact.source), job.artifact.size, planned.start, self._action._task.no_log)
+        program = self._program(job, node, script, start=planned.start, old=self._old(job, node, planned), **values)
+        with self._opened(job.artifact.source) as file:
+            file.seek(planned.start)
+            with streaming(self._connection, Stream(file, job.artifact.source, planned.start, job.artifact.size, progress)):
+                report = self._answer(job, program, f'stream {job.artifact.source} from byte {planned.start} to {job.dest}')
+        progress.finish()
+        return report
+
+    def _put(self, job, node, planned, script, **values):
+        temporary = self._connection._shell.join_path(self._action._make_tmp_path(), 'artifact')
+        if planned.start < job.artifact.size:
+            with self._opened(job.artifact.source):
+                self._connection.put_file(job.artifact.source, temporary)
+            planned = planned._replace(start=0)
+        program = self._program(job, node, script, start=planned.start, old=self._old(job, node, planned), **{**values, 'from': temporary})
+        self._piped = False
+        return self._answer(job, program, f'install {job.dest} from {temporary}')
+
+    @staticmethod
+    def _old(job, node, planned):
+        partial = node.partial(job.artifact.sha256)
+        return f'{partial.place} {partial.pid}' if planned.start else ''
+
+    def _opened(self, path):
+        try:
+            return open(path, 'rb', buffering=0)
+        except OSError as error:
+            raise StagingError(f'{self._host}: {path} was there when it was verified and cannot be read now: {error.strerror}. '
+                               f'Put it back and run again. Nothing was changed.') from error
+
+    def _answer(self, job, program, what):
+        """Run (word, program) of a verb that changes something; return its answers, or fail with what it says."""
+        word, text = program
+        result = self._run(text, what)
+        found = answers(result['stdout'], word)
+        if 'end' not in found:
+            self._raise(job, found, said(result))
+        return found
+
+    def _raise(self, job, found, output):
+        kind, reason = found.get('failed', [''])[-1], found.get('reason', [''])[-1]
+        if kind in ('gone', 'busy'):
+            raise PartialLost
+        source = job.artifact.source
+        message = {
+            'machine': f'it said before that it was another machine than {reason!r}, which it says now',
+            'folder': f'the folder of {job.dest} cannot be made: {reason}',
+            'write': f'{job.dest} cannot be written on the node: {reason}',
+            'broken': f'{source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again',
+            'short': f'{source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again',
+            'digest': f'what arrived is not the file that was verified: {source} was changed during the run, or the transfer was '
+                      f'damaged, or no program of the node for SHA-256 works. Run again',
+            'run': f'the node cannot run the new binary ({reason}). Check that {source} is for its processor and that the file system '
+                   f'allows programs to run; k3s_artifact_probe: false turns this check off',
+            'attributes': f'owner, group or mode of {job.dest} cannot be set: {reason}',
+            'directory': f'{job.dest} has become a directory',
+            'rename': f'{job.dest} cannot be replaced: {reason}',
+            'ended': 'the run ended',
+        }.get(kind, f'{job.dest} cannot be installed: {reason or output}')
+        self.fail(f'{message}. What was at {job.dest} before is still there.')
+
+
+def said(result):
+    """Return what a command that failed said, in one line. What ssh itself says of a connection that works is left out."""
+    text = re.sub(r'^(Warning: Permanently added|Shared connection to|\w{16}\w*=).*$', '', f'{result["stdout"]}\n{result["stderr"]}', flags=re.MULTILINE)
+    return plain(' '.join(text.split())[-LONGEST_ANSWER:]) or f'exit status {result["rc"]}'
+
+
+def is_read_by_people():
+    """Tell whether a person reads what the run prints, as against a program: a JSON callback, ``ansible -o``."""
+    callback = str(C.DEFAULT_STDOUT_CALLBACK).rpartition('.')[2]
+    return callback not in ('json', 'jsonl', 'oneline', 'null') and not (context.CLIARGS or {}).get('one_line')
+
+
+def progress_line(host, name, done, size, sent, seconds):
+    """Say how far a transfer is. *sent* bytes in *seconds* give the rate; *done* counts what was there before."""
+    rate = max(sent / seconds, 1)
+    left = 'done' if done >= size else f'{(size - done) / rate:.0f} s left'
+    return (f'{host}: {name} {100 * done // max(size, 1)} % ({done / 1e6:.1f} of {size / 1e6:.1f} MB, '
+            f'{rate / 1e6:.1f} MB/s, {left})')
+
+
+class Progress:
+    """Print how far a transfer is, once it has lasted some seconds, and when it is done: on standard error, for a person."""
+
+    def __init__(self, host, name, size, start, silent):
+        self._host, self._name, self._size, self._start = host, name, size, start
+        self._silent = silent or not is_read_by_people()
+        self._began = self._printed = time.monotonic()
+        self._any = False
+
+    def at(self, done):
+        now = time.monotonic()
+        if now - self._began < PROGRESS_AFTER or now - self._printed < PROGRESS_EVERY or done >= self._size:
+            return
+        self._print(done, now)
+
+    def finish(self):
+        if self._any or time.monotonic() - self._began >= PROGRESS_AFTER:
+            self._print(self._size, time.monotonic())
+
+    def _print(self, done, now):
+        self._any, self._printed = True, now
+        if not self._silent:
+            line = progress_line(self._host, self._name, done, self._size, done - self._start, now - self._began)
+            display.display(line, stderr=True)
+
+
+# --- what the task asks for ------------------------------------------------------------------------------------------
 
 
 def core_copy():
@@ -161,120 +921,141 @@ def core_copy():
     return sys.modules[name]
 
 
-class Job(NamedTuple):
-    """One verified file of the controller on its way to a path of a node."""
+def resolved(task, loader):
+    """Return the file and the collection of the action plugin that *task* itself asks for, under whatever name."""
+    found = loader.find_plugin_with_context(task.action, collection_list=task.collections)
+    return found.plugin_resolved_path or '', found.plugin_resolved_collection or ''
 
-    artifact: tuple  # the lookup's Artifact
+
+def variables_of_target(task, task_vars):
+    """Return the variables of the host on which the file lands: with delegate_to, that host's win.
+
+    ansible-core from 2.21 on gives few variables of the delegated host with the task; the others are those of the inventory.
+    """
+    name = task.delegate_to
+    if not name:
+        return task_vars
+    given = (task_vars.get('ansible_delegated_vars') or {}).get(name) or {}
+    hostvars = task_vars.get('hostvars')
+    of_inventory = hostvars.raw_get(name) if hostvars is not None and name in hostvars else {}
+    variables = {**of_inventory, **given}
+    if not variables:
+        return {**task_vars, 'inventory_hostname': name, 'ansible_facts': {}, 'ansible_architecture': None}
+    target = {'inventory_hostname': name}
+    if 'ansible_facts' not in variables:
+        target.update(ansible_facts={}, ansible_architecture=None)
+    machine_of_first = set() if 'k3s_artifact_machine' in variables else {'k3s_artifact_machine'}
+    return {key: value for key, value in {**task_vars, **variables, **target}.items() if key not in machine_of_first}
+
+
+class Request(NamedTuple):
+    """What a task asks for: a kind of file, for a path of the node."""
+
+    kind: str  # binary, archive, script
+    named: str | None  # the file of the controller that the task names
     dest: str
-    mode: str  # octal digits, as for chmod
-    is_binary: bool
-
-
-class Node(NamedTuple):
-    """What the probe found on the node."""
-
-    machine: str
-    kind: str  # of what is at the destination: absent, file, link, directory, other
-    status: dict  # mode, uid, gid, owner, group, size of a file at the destination
-    sha256: str | None
-    head: bytes  # of the file at the destination
-    spool: str  # the folder for the partial file
-    has_directory: bool
-    writable: bool
-    user: str
-    free: int | None  # bytes
-    partial: tuple  # bytes and their SHA-256 of a partial file that may be continued; (0, None) without one
-    stale_partial: bool
-
-
-def shell_command(script, **values):
-    """Return *script* with *values* as its shell variables."""
-    return ''.join(f'{name}={shlex.quote(str(value))}\n' for name, value in values.items()) + script.strip('\n')
-
-
-def parse_report(stdout):
-    """Return the "@key=value" lines of a script's output as a dictionary. Whatever else a login prints is ignored."""
-    return dict(re.findall(r'^@(\w+)=(.*?)\r?$', stdout, re.MULTILINE))
-
-
-def parse_status(text):
-    """Return mode, uid, gid, owner, group and size from what the scripts print of a file."""
-    fields = (text or '').split()
-    if len(fields) != 6:
-        return {}
-    mode, uid, gid, owner, group, size = fields
-    return {'mode': mode.rjust(4, '0'), 'uid': int(uid), 'gid': int(gid), 'owner': owner, 'group': group, 'size': int(size)}
-
-
-def parse_node(report):
-    """Return the :class:`Node` for the report of the probe."""
-    partial = re.fullmatch(r'(\d+) ([0-9a-f]{64})', report.get('part', ''))
-    free = re.search(r'\s(\d+)\s+\d+%', report.get('free', ''))
-    head = report.get('head', '')
-    return Node(report.get('machine', ''), report.get('kind', ''), parse_status(report.get('stat')), report.get('sha256'),
-                bytes.fromhex(head) if re.fullmatch(r'([0-9a-f]{2})*', head) else b'', report.get('spool', ''),
-                'directory' in report, 'writable' in report, report.get('user', ''), int(free.group(1)) * 1024 if free else None,
-                (int(partial.group(1)), partial.group(2)) if partial else (0, None), 'part' in report and not partial)
-
-
-def octal_mode(mode):
-    """Return a task's mode as four octal digits, or None where it is symbolic or "preserve"."""
-    if isinstance(mode, str) and re.fullmatch(r'\s*[0-7]{3,5}\s*', mode):
-        mode = int(mode, 8)
-    return f'{mode:04o}' if isinstance(mode, int) and not isinstance(mode, bool) and 0 <= mode <= 0o7777 else None
-
-
-def without_compression(arguments):
-    """Return ssh arguments without those for compression and for a shared connection."""
-    words, kept = iter(shlex.split(arguments or '')), []
-    for word in words:
-        option = next(words, '') if word == '-o' else word[2:] if word.startswith('-o') else None
-        if option is not None:
-            name = re.split(r'[\s=]', option.strip(), maxsplit=1)[0].lower()
-            kept += [] if name in ('compression', 'controlmaster', 'controlpersist', 'controlpath') else ['-o', option]
-        elif re.fullmatch(r'-[46AaCfGgKkMNnqsTtVvXxYy]+', word):
-            word = word.replace('C', '').replace('M', '')
-            kept += [word] if word != '-' else []
-        elif word == '-S':
-            next(words, '')
-        else:
-            kept.append(word)
-    return shlex.join(kept)
-
-
-def progress_line(host, name, done, size, sent, seconds):
-    """Say how far a transfer is. *sent* bytes in *seconds* give the rate; *done* counts what was there before."""
-    rate = max(sent / seconds, 1)
-    left = 'done' if done >= size else f'{(size - done) / rate:.0f} s left'
-    return (f'{host}: {name} {100 * done // max(size, 1)} % ({done / 1e6:.1f} of {size / 1e6:.1f} MB, '
-            f'{rate / 1e6:.1f} MB/s, {left})')
-
-
-class StagingError(AnsibleError):
-    """What goes wrong on the way to the node, as a sentence for the person who runs the playbook."""
-
-
-class PartialLost(Exception):
-    """The partial file is not as this run left it: another run against the same node has moved it."""
+    mode: str  # unless the task says another
 
 
 class ActionModule(core_copy().ActionModule):
 
     def run(self, tmp=None, task_vars=None):
-        self._vars = self._variables_of_target(task_vars or {})
+        self._vars = variables_of_target(self._task, task_vars or {})
+        self._host = to_text(self._vars.get('inventory_hostname', ''))
+        self._lookup = None
         with self._arguments(self._with_defaults_of_builtin()):
-            job = None
             try:
-                job = self._binary_job() or self._archive_job()
-                if isinstance(job, Job):
-                    with contextlib.nullcontext() if self._shares_open_connection() else self._own_connection():
-                        return self._deliver(job, task_vars)
+                request = self._request()
+                if request is not None:
+                    return wrap_var(self._stage(request, task_vars))
             except (AnsibleLookupError, StagingError) as error:
-                known = self._artifact_result(job) if job else self._known_of_host()
-                raise AnsibleActionFail(error.message, result={'k3s_artifact': known}) from None
-            return super().run(tmp, task_vars) if job is None else job
+                raise AnsibleActionFail(wrap_var(to_text(error.message)), result={'k3s_artifact': wrap_var(self._known())}) from None
+            except AnsibleConnectionFailure as error:
+                return {'unreachable': True, 'changed': False, 'msg': wrap_var(to_text(error.message))}
+            return super().run(tmp, task_vars)
 
-    # --- what the task asks for
+    def _request(self):
+        """Return the :class:`Request` of a task that stages a file, None for any other."""
+        arguments = self._task.args
+        source, dest = arguments.get('src'), arguments.get('dest')
+        is_file = isinstance(source, str) and arguments.get('content') is None and isinstance(dest, (str, type(None)))
+        if not is_file or boolean(arguments.get('remote_src', False), strict=False):
+            return None
+        path, self._collection = resolved(self._task, self._shared_loader_obj.action_loader)
+        if not path or not os.path.samefile(path, __file__):  # a template that calls copy inside
+            return None
+        self._install_path = self._checked_path('k3s_artifact_dest', INSTALL_PATH)
+        return self._binary(source, dest) or self._script(source, dest) or self._archive(source, dest)
+
+    def _binary(self, source, dest):
+        homes = (self._install_path, INSTALL_PATH)
+        place, name = os.path.normpath(dest).replace('//', '/') if dest else '', os.path.basename(source)
+        if place in homes and not dest.endswith('/'):
+            return Request('binary', self._find(source) or self._absolute(source), self._install_path, '0755')
+        named = self._find(source)
+        has_name = (name.startswith('k3s') or 'k3s_binary_map' in self._vars) and self._prepared().is_binary_name(name)
+        if has_name and (not dest or place in map(os.path.dirname, homes)):
+            return Request('binary', named or self._absolute(source), self._install_path, '0755')
+        if not dest or not named or not (has_name or os.path.basename(place) == os.path.basename(self._install_path)):
+            return None
+        if not self._prepared().is_elf_executable(named):
+            return None
+        if not has_name and not self._delivery().leads_to(os.path.dirname(place), os.path.dirname(self._install_path)):
+            return None
+        if has_name:
+            display.warning(f'{dest} is not the install path of K3s: the binary goes to {self._install_path}. '
+                            f'Set k3s_artifact_dest to move it on purpose.')
+        return Request('binary', named, self._install_path, '0755')
+
+    def _script(self, source, dest):
+        folder = os.path.dirname(self._install_path)
+        target = os.path.join(folder, INSTALL_SCRIPT_NAME)
+        if os.path.basename(source) != INSTALL_SCRIPT_NAME or not dest or os.path.normpath(dest) not in (folder, target):
+            return None
+        named = self._find(source)
+        return Request('script', named, target, '0755') if named else None
+
+    def _archive(self, source, dest):
+        if not dest or not source.endswith(ARCHIVE_SUFFIXES):
+            return None
+        path, name = self._find(source), os.path.basename(source)
+        directory = os.path.normpath(dest if not dest.endswith(ARCHIVE_SUFFIXES) else os.path.dirname(dest))
+        of_images = self._checked_path('k3s_artifact_images_dest', '')
+        if not path or not os.path.isfile(path) or name.startswith('.'):
+            return None
+        if directory != of_images and not re.fullmatch(f'[/~].*{IMAGES_DIRECTORY}', directory):
+            return None
+        return Request('archive', path, os.path.join(directory, os.path.basename(dest) if dest.endswith(ARCHIVE_SUFFIXES) else name), '0644')
+
+    def _find(self, source):
+        try:
+            return self._find_needle('files', source)
+        except AnsibleError:
+            return None
+
+    @staticmethod
+    def _absolute(source):
+        return source if os.path.isabs(source) else None
+
+    def _checked_path(self, name, default):
+        """Return the path of the node that the variable *name* says."""
+        path = self._setting(name, default)
+        if path and (not isinstance(path, str) or not path.startswith('/') or path.endswith('/') or '\0' in path):
+            raise StagingError(f'{name} of {self._host} is {path!r}. Set it to an absolute path on the node.')
+        return os.path.normpath(path).replace('//', '/') if path else path
+
+    def _setting(self, name, default=None):
+        """Return the value of a variable of the host, expanded, or *default*."""
+        return self._prepared().setting(name, default) if name in self._vars else default
+
+    def _switch(self, name, default):
+        value = self._setting(name, default)
+        try:
+            return boolean(value)
+        except TypeError:
+            raise StagingError(f'{name} of {self._host} is {value!r}. Set it to true or false.') from None
+
+    # --- the task's arguments
 
     @contextlib.contextmanager
     def _arguments(self, arguments):
@@ -301,85 +1082,6 @@ class ActionModule(core_copy().ActionModule):
         names = {name for key in (self._task.action, 'args') if isinstance(written.get(key), dict) for name in written[key]}
         return names - set(self._task.args)
 
-    def _variables_of_target(self, task_vars):
-        """Return the variables of the host on which the file lands: with delegate_to, that host's win."""
-        delegated = task_vars.get('ansible_delegated_vars') or {}
-        variables = delegated.get(self._task.delegate_to) if self._task.delegate_to else None
-        if not variables:
-            return task_vars
-        target = {'inventory_hostname': self._task.delegate_to}
-        if 'ansible_facts' not in variables:
-            target.update(ansible_facts={}, ansible_architecture=None)
-        machine_of_first = set() if 'k3s_artifact_machine' in variables else {'k3s_artifact_machine'}
-        return {key: value for key, value in {**task_vars, **variables, **target}.items() if key not in machine_of_first}
-
-    def _is_own_copy(self):
-        """Tell whether the task itself is a copy of a file of the controller, not a template that calls copy inside."""
-        arguments = self._task.args
-        return (self._task.action.rpartition('.')[2] == 'copy' and isinstance(arguments.get('src'), str)
-                and arguments.get('content') is None and not boolean(arguments.get('remote_src', False), strict=False))
-
-    def _binary_job(self):
-        """Return the :class:`Job` for a task that stages a K3s binary, None for any other."""
-        source, dest = self._task.args.get('src'), self._task.args.get('dest')
-        if not self._is_own_copy() or not isinstance(dest, (str, type(None))):
-            return None
-        if not source.rpartition('/')[2].startswith('k3s') and 'k3s_binary_map' not in self._vars:
-            return None
-        lookup = self._lookup()
-        if source.rpartition('/')[2] not in lookup.binary_names():
-            return None
-        target = self._install_path()
-        named = self._find(source)
-        at_home = not dest or os.path.normpath(dest) in (target, INSTALL_PATH, os.path.dirname(target), os.path.dirname(INSTALL_PATH))
-        if not at_home and not (named and lookup.is_elf_executable(named)):
-            return None
-        if not at_home:
-            display.warning(f'{dest} is not the install path of K3s: the binary goes to {target}. '
-                            f'Set k3s_artifact_dest to move it on purpose.')
-        artifact = self._for_machine(lookup).binary(named or (source if os.path.isabs(source) else None))
-        return Job(artifact, target, octal_mode(self._mode('0755')), True)
-
-    def _archive_job(self):
-        """Return the :class:`Job` for an image archive on its way to K3s, a skipped result, or None for any other task."""
-        source, dest = self._task.args.get('src'), self._task.args.get('dest')
-        if not self._is_own_copy() or not isinstance(dest, str) or not source.endswith(ARCHIVE_SUFFIXES):
-            return None
-        path = self._find(source)
-        name = os.path.basename(source)
-        directory = dest.rstrip('/') if not dest.endswith(ARCHIVE_SUFFIXES) else os.path.dirname(dest)
-        if not path or not os.path.isfile(path) or name.startswith('.') or not re.fullmatch(f'[/~].*{IMAGES_DIRECTORY}', directory):
-            return None
-        directory = self._remote_expand_user(directory)
-        lookup = self._for_machine(self._lookup())
-        reason = lookup.refuses_archive(path, self._globs())
-        if reason:
-            return {'changed': False, 'skipped': True, 'skip_reason': reason, 'msg': reason, 'dest': dest,
-                    'k3s_artifact': {'machine': lookup.host.machine, 'arch': lookup.host.arch, 'source': path}}
-        target = os.path.join(directory, os.path.basename(dest) if dest.endswith(ARCHIVE_SUFFIXES) else name)
-        return Job(lookup.archive(path), target, octal_mode(self._mode('0644')), False)
-
-    def _mode(self, default):
-        mode = self._task.args.get('mode')
-        return default if mode is None else mode
-
-    def _install_path(self):
-        path = self._option('k3s_artifact_dest', INSTALL_PATH)
-        if not isinstance(path, str) or not path.startswith('/') or path.endswith('/'):
-            raise StagingError(f'k3s_artifact_dest of {self._host} is {path!r}. Set it to the absolute path of the binary on the node.')
-        return os.path.normpath(path)
-
-    def _option(self, name, default):
-        if name not in self._vars:
-            return default
-        return self._templar.copy_with_new_env(available_variables=self._vars).template(self._vars[name])
-
-    def _find(self, source):
-        try:
-            return self._find_needle('files', source)
-        except AnsibleError:
-            return None
-
     def _globs(self):
         """Return the patterns of a with_fileglob loop: what else the task is going to hand over."""
         if getattr(self._task, 'loop_with', None) != 'fileglob':
@@ -388,423 +1090,139 @@ class ActionModule(core_copy().ActionModule):
         patterns = [patterns] if isinstance(patterns, str) else patterns
         return [os.path.join('/*', re.sub(r'^(\.\./)+', '', os.path.normpath(os.path.expanduser(pattern)))) for pattern in patterns]
 
-    # --- which file
-
-    def _known_of_host(self):
-        """Return what is known of the node although no file was found for it."""
-        try:
-            host = self._for_machine(self._lookup()).host
-        except AnsibleError:
-            return {}
-        return {'machine': host.machine, 'arch': host.arch}
-
-    def _lookup(self):
-        """Return the lookup plugin that lives beside this one: loose, or in the same collection."""
-        package = type(self).__module__.split('.')
-        prefix = '.'.join(package[1:3]) + '.' if package[0] == 'ansible_collections' else ''
-        lookup = self._shared_loader_obj.lookup_loader.get(prefix + 'k3s_artifact', loader=self._loader, templar=self._templar)
-        if lookup is None:
-            raise StagingError('the lookup plugin k3s_artifact was not found, which copy needs to choose a K3s binary. '
-                               'Put k3s_artifact.py into a folder lookup_plugins/ beside the playbook.')
-        return lookup.prepare(self._vars)
-
-    def _for_machine(self, lookup):
-        """Return *lookup* with the machine of the node asked for where no variable and no fact tells it."""
-        if lookup.knows_machine():
-            return lookup
-        report = self._ask(COMMON_SCRIPT + 'say machine "$(uname -m)"')
-        if 'machine' not in report:
-            raise StagingError(f'{self._host}: cannot ask the node for its machine: {report["error"]}')
-        return lookup.prepare(self._vars, machine=report.get('machine', ''))
-
-    # --- on the node
-
-    def _ask(self, command, in_data=None):
-        """Run a shell command on the node, as the user that the task becomes; return its report or fail."""
-        result = self._low_level_execute_command(command, in_data=in_data)
-        report = parse_report(result['stdout'])
-        report['rc'] = result['rc']
-        # On a terminal, errors come as output. What ssh itself says of a connection that works is not what went wrong.
-        noise = r'^(@\w+=|Warning: Permanently added|Shared connection to).*$'
-        said = re.sub(noise, '', f'{result["stdout"]}\n{result["stderr"]}', flags=re.MULTILINE)
-        report['error'] = ' '.join(said.split())[-300:]
-        return report
-
-    @property
-    def _host(self):
-        return to_text(self._vars.get('inventory_hostname', ''))
-
-    def _probe(self, job):
-        report = self._ask(shell_command(
-            PROBE_SCRIPT, dest=job.dest, size=job.artifact.size, name=self._partial_name(job), outside='' if job.is_binary else 'yes'))
-        if report.get('end') != 'yes':
-            raise StagingError(f'{self._host}: cannot look at {job.dest} on the node: {report["error"]}')
-        return parse_node(report)
-
-    @staticmethod
-    def _partial_name(job):
-        return f'.k3s-artifact.{os.path.basename(job.dest)}.{job.artifact.sha256}.part'
-
-    def _deliver(self, job, task_vars):
-        """Put the file of *job* on the node and return the result of the task."""
-        if self._connection._shell.SHELL_FAMILY != 'sh':
-            return self._deliver_through_core(job, None, task_vars)
-        node = self._probe(job)
-        self._check_node(job, node)
-        obstacle = self._obstacle(job)
-        if obstacle:
-            display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core', host=self._host)
-            return self._deliver_through_core(job, node, task_vars)
-        result = self._result(job, node)
-        if result['k3s_artifact']['installed'] != 'same':
-            self._check_room(job, node)
-        if self._task.diff and result['changed']:
-            result['diff'] = [self._difference(job, node)]
-        if self._task.check_mode or not result['changed']:
-            return result
-        try:
-            report = self._transfer_and_install(job, node)
-        except PartialLost:
-            node = self._probe(job)
-            if node.sha256 != job.artifact.sha256:
-                raise StagingError(f'{self._host}: the partial file in {node.spool} was changed or taken away by somebody else, '
-                                   f'perhaps by another run against this node. Run again.')
-            return self._result(job, node)
-        result.update(parse_status(report.get('stat')))
-        self._note_version(result, report)
-        return result
-
-    def _check_node(self, job, node):
-        """Fail where the node is not what its facts say, or cannot take the file."""
-        lookup = self._lookup()
-        if not lookup.get_option('machine') and lookup.arch_of(node.machine) != job.artifact.arch:
-            raise StagingError(f'{self._host} says that it is {node.machine!r}, its facts say {job.artifact.machine} (arch '
-                               f'{job.artifact.arch}). Gather its facts again, or set k3s_artifact_machine. Nothing was sent.')
-        directory = os.path.dirname(job.dest)
-        if node.kind in ('directory', 'other'):
-            raise StagingError(f'{job.dest} on {self._host} is a {node.kind.replace("other", "special file")}, not a file. '
-                               f'Remove it, or set k3s_artifact_dest to another path. Nothing was changed.')
-        if not node.has_directory and job.is_binary and not self._task.check_mode:  # a task before it may make the folder
-            raise StagingError(f'the folder {directory} does not exist on {self._host}. Create it first.')
-
-    def _check_room(self, job, node):
-        """Fail where the new file cannot be written."""
-        directory = os.path.dirname(job.dest)
-        if not node.writable:
-            raise StagingError(f'{self._host}: the user {node.user} cannot write to {directory} on the node, or its file '
-                               f'system is read-only. Use become: true, or make it writable. Nothing was changed.')
-        needed = job.artifact.size - node.partial[0]
-        if node.free is not None and node.free < needed:
-            raise StagingError(f'{self._host}: {job.artifact.source} needs {needed} bytes in {directory} on the node, '
-                               f'{node.free} are free. Free some space. Nothing was changed.')
-
-    def _result(self, job, node):
-        """Return the result of a task that has done nothing yet; "changed" says whether there is something to do."""
-        wanted = self._wanted_attributes(job)
-        same_content = node.kind == 'file' and node.sha256 == job.artifact.sha256
-        same_attributes = all(str(value) in allowed for value, allowed in (
-            (wanted['mode'], [node.status.get('mode')]),
-            (wanted['owner'] or '', ['', node.status.get('owner'), str(node.status.get('uid'))]),
-            (wanted['group'] or '', ['', node.status.get('group'), str(node.status.get('gid'))])))
-        return {
-            'changed': not (same_content and same_attributes), 'dest': job.dest, 'state': 'file', **node.status,
-            'size': job.artifact.size, 'mode': wanted['mode'], 'checksum': job.artifact.checksum,
-            'k3s_artifact': self._artifact_result(job, node),
-        }
-
-    def _wanted_attributes(self, job):
-        arguments = self._task.args
-        return {'mode': job.mode, 'owner': arguments.get('owner'), 'group': arguments.get('group')}
-
-    def _artifact_result(self, job, node=None):
-        artifact = job.artifact
-        result = {key: getattr(artifact, key) for key in ('machine', 'arch', 'source', 'size', 'sha256', 'verified')}
-        if node is not None:
-            result['installed'] = self._installed(job, node)
-            result['bytes_to_send'] = 0 if result['installed'] == 'same' else artifact.size - node.partial[0]
-            result['free'] = node.free
-        return result
-
-    def _installed(self, job, node):
-        """Say what is at the destination now, without running it."""
-        if node.kind != 'file':
-            return node.kind
-        if node.sha256 == job.artifact.sha256:
-            return 'same'
-        arch = self._lookup().elf_arch(node.head) if job.is_binary else job.artifact.arch
-        return 'different' if arch == job.artifact.arch else 'wrong architecture'
-
-    def _difference(self, job, node):
-        def text(sha256, size, mode):
-            return f'sha256 {sha256 or "another"}\nsize {size}\nmode {mode}\n'
-        before = text(node.sha256, node.status['size'], node.status['mode']) if node.kind == 'file' else ''
-        return {'before_header': job.dest, 'after_header': job.artifact.source, 'before': before,
-                'after': text(job.artifact.sha256, job.artifact.size, job.mode)}
-
-    def _note_version(self, result, report):
-        printed = re.search(r'\bv\d[\w.+-]*', report.get('version', ''))
-        if not printed:
-            return
-        version = result['k3s_artifact']['version'] = printed.group(0)
-        wanted = self._option('k3s_version', version)
-        if wanted != version:
-            display.warning(f'{self._host} got K3s {version}, k3s_version says {wanted}: '
-                            f'{result["k3s_artifact"]["source"]} is of another release.')
-
-    # --- through copy of ansible-core
-
     def _obstacle(self, job):
-        """Return what the task asks for and the short path does not do, or None."""
+        """Return what the task asks for and the install program does not do, or None."""
         arguments = self._task.args
         for name, value in arguments.items():
-            if name in SHORT_PATH_DEFAULTS:
-                if boolean(value, strict=False) != SHORT_PATH_DEFAULTS[name]:
+            if name in OWN_DEFAULTS:
+                if boolean(value, strict=False) != OWN_DEFAULTS[name]:
                     return f'{name}: {value}'
-            elif name not in SHORT_PATH_ARGUMENTS and value is not None:
+            elif name not in OWN_ARGUMENTS and value is not None:
                 return name
         if job.mode is None:
             return f'mode: {arguments["mode"]}'
         if self._is_become_unprivileged():
             return 'become to an unprivileged user'
-        if self._task.async_val:
-            return 'async'
-        return None if self._connection.has_pipelining else f'the connection plugin {self._connection.transport}'
+        return 'async' if self._task.async_val else None
 
-    def _deliver_through_core(self, job, node, task_vars):
+    # --- which file
+
+    def _prepared(self):
+        """Return the lookup plugin that lives beside this one, loose or in the same collection, prepared for the host."""
+        if self._lookup is None:
+            loader = self._shared_loader_obj.lookup_loader
+            for name in filter(None, (self._collection and self._collection + '.k3s_artifact', 'k3s_artifact')):
+                self._lookup = loader.get(name, loader=self._loader, templar=self._templar)
+                if self._lookup is not None:
+                    break
+            else:
+                raise StagingError('the lookup plugin k3s_artifact was not found, which copy needs to choose a K3s binary. '
+                                   'Put k3s_artifact.py into a folder lookup_plugins/ beside the playbook.')
+            self._lookup.prepare(self._vars)
+        return self._lookup
+
+    def _delivery(self):
+        lookup = self._prepared()
+        return Delivery(self, self._host, lookup.arch_of, lookup.elf_arch)
+
+    def _job(self, request):
+        """Return the :class:`Job` for a request, or why its file is not for the host, as text."""
+        lookup, arguments = self._prepared(), self._task.args
+        if request.kind == 'archive':
+            reason = lookup.refuses_archive(request.named, self._globs())
+            if reason:
+                return reason
+        artifact = {'binary': lookup.binary, 'archive': lookup.archive, 'script': lookup.script}[request.kind](request.named)
+        mode = octal_mode(request.mode if arguments.get('mode') is None else arguments['mode'])
+        trial = request.kind == 'binary' and mode is not None and int(mode, 8) & 0o111 != 0 and self._switch('k3s_artifact_probe', True)
+        return Job(artifact, request.kind, request.dest, mode, arguments.get('owner'), arguments.get('group'), trial,
+                   self._switch('k3s_artifact_downgrade', False), self._task.check_mode)
+
+    def _known(self):
+        """Return what is known of the node although no file was found for it."""
+        try:
+            host = self._prepared().host
+        except AnsibleError:
+            return {}
+        return {'machine': host.machine, 'arch': host.arch}
+
+    # --- staging
+
+    def _stage(self, request, task_vars):
+        """Put the file of *request* on the node and return the result of the task."""
+        if request.dest.startswith('~'):
+            request = request._replace(dest=self._remote_expand_user(request.dest))
+        lookup, delivery, node = self._prepared(), self._delivery(), None
+        if not lookup.knows_machine():
+            node, = delivery.look(Target(request.dest, request.kind))
+            lookup.prepare(self._vars, machine=node.machine)
+        job = self._job(request)
+        if isinstance(job, str):
+            return {'changed': False, 'skipped': True, 'skip_reason': job, 'msg': job, 'dest': request.dest,
+                    'k3s_artifact': {**self._known(), 'source': request.named}}
+        if self._connection._shell.SHELL_FAMILY != 'sh':
+            return self._through_core(job, None, None, task_vars)
+        if node is None:
+            node, = delivery.look(job.target)
+        if lookup.get_option('machine'):
+            node = node._replace(arch=job.artifact.arch)
+        return self._carry_out(job, node, delivery, task_vars)
+
+    def _carry_out(self, job, node, delivery, task_vars):
+        planned = delivery.plan(job, node)
+        if planned.refusal:
+            raise StagingError(f'{self._host}: {planned.refusal}. Nothing was changed.')
+        obstacle = self._obstacle(job)
+        if obstacle:
+            display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core', host=self._host)
+            return self._through_core(job, node, planned, task_vars)
+        result = result_of(job, node, planned)
+        if self._task.diff and result['changed']:
+            result['diff'] = [difference(job, node)]
+        if not self._task.check_mode and result['changed']:
+            report, way = delivery.send_and_install(job, node, planned)
+            result.update(parse_status(report))
+            result['k3s_artifact'].update(way=way, came='pushed' if way else 'there')
+            note_version(result, report)
+        return result
+
+    def _through_core(self, job, node, planned, task_vars):
         arguments = {**self._task.args, 'src': job.artifact.source, 'dest': job.dest, 'mode': job.mode or self._task.args['mode']}
         arguments.setdefault('checksum', job.artifact.checksum)  # what arrives must be what was verified
         with self._arguments(arguments):
             result = super().run(None, task_vars)
-        result['k3s_artifact'] = self._artifact_result(job, node)
+        result['k3s_artifact'] = {**described(job, node, planned), 'way': 'copy'}
         return result
 
-    # --- the short path
 
-    def _transfer_and_install(self, job, node):
-        install = self._install_script(job, node)
-        if node.kind == 'file' and node.sha256 == job.artifact.sha256:
-            report = self._ask(shell_command(install, part=''))
-        else:
-            report = self._transfer(job, node, install)
-        if report.get('end') != 'yes':
-            self._raise_install_error(job, report)
-        return report
-
-    def _install_script(self, job, node):
-        """Return the script that installs the partial file in its variable "part"; without one it sets the attributes only."""
-        owner, group = self._task.args.get('owner'), self._task.args.get('group')
-        return shell_command(
-            INSTALL_SCRIPT, dest=job.dest, size=job.artifact.size, sha256=job.artifact.sha256, mode=job.mode,
-            owner='' if owner is None else owner, group='' if group is None else group,
-            keep='{uid}:{gid}'.format(**node.status) if node.status else '',  # where that is allowed, as core does
-            probe='yes' if job.is_binary and int(job.mode, 8) & 0o111 and boolean(self._option('k3s_artifact_probe', True)) else '',
-            others=f'.k3s-artifact.{os.path.basename(job.dest)}.*.part')
-
-    def _raise_install_error(self, job, report):
-        reason = report.get('reason') or report['error']
-        if report.get('failed') in ('gone', 'busy'):
-            raise PartialLost
-        message = {
-            'short': f'{job.artifact.source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again.',
-            'digest': f'what arrived is not the file that was verified: {job.artifact.source} was changed during the run, '
-                      f'or the transfer was damaged. Run again.',
-            'run': f'the node cannot run the new binary ({reason}). Check that {job.artifact.source} is for its processor and '
-                   f'that the file system allows programs to run; k3s_artifact_probe: false turns this check off.',
-            'attributes': f'owner, group or mode of {job.dest} cannot be set: {reason}.',
-            'directory': f'{job.dest} has become a directory.',
-            'rename': f'{job.dest} cannot be replaced: {reason}.',
-        }.get(report.get('failed'), f'{job.dest} cannot be installed: {reason}.')
-        raise StagingError(f'{self._host}: {message} What was at {job.dest} before is still there.')
-
-    def _transfer(self, job, node, install):
-        """Send what is missing of the file to the partial file on the node and install it; return the node's report."""
-        part = os.path.join(self._spool(job, node), self._partial_name(job))
-        with self._opened(job.artifact.source) as file, self._own_connection():
-            start = self._resume_at(file, node.partial)
-            file.seek(start)
-            fresh = 'yes' if node.stale_partial or (node.partial[0] and not start) else ''
-            progress = Progress(self._host, os.path.basename(job.artifact.source), job.artifact.size, start, self._task.no_log)
-            socket = self._open_socket()
-            if socket:
-                with self._streaming(socket, file, progress):
-                    report = self._send(job, part, start, b'', fresh, install)
-            else:
-                for done, data in self._pieces(file, progress):
-                    self._send(job, part, done, data, '' if done else fresh)
-                report = self._ask(shell_command(install, part=part))
-            progress.finish()
-        return report
-
-    def _opened(self, path):
-        try:
-            return open(path, 'rb', buffering=0)
-        except OSError as error:
-            raise StagingError(f'{self._host}: {path} was there when it was verified and cannot be read now: {error.strerror}. '
-                               f'Put it back and run again. Nothing was changed.') from error
-
-    @staticmethod
-    def _spool(job, node):
-        """Return the folder of the partial file; what a node says is taken only if it is one of the two that it can be."""
-        directory = os.path.dirname(job.dest)
-        return node.spool if node.spool == os.path.dirname(directory) else directory
-
-    @staticmethod
-    def _resume_at(file, partial):
-        """Return the offset from which a partial file of (bytes, SHA-256) is to be continued: 0 if it is not ours."""
-        length, digest = partial
-        known, left = hashlib.sha256(), length
-        while left > 0:
-            data = file.read(min(left, 1 << 20))
-            if not data:
-                return 0
-            known.update(data)
-            left -= len(data)
-        return length if length and known.hexdigest() == digest else 0
-
-    @staticmethod
-    def _pieces(file, progress):
-        """Yield the offset and the bytes of each piece from where *file* is, larger or smaller as the link allows."""
-        smallest, length, largest = PIECE
-        while True:
-            done, began = file.tell(), time.monotonic()
-            data = file.read(length)
-            if data or not done:
-                yield done, data
-            progress.at(file.tell())
-            if len(data) < length:
-                return
-            took = time.monotonic() - began
-            length = min(length * 2, largest) if took < 1 else max(length // 2, smallest) if took > 4 else length
-
-    def _send(self, job, part, done, data, fresh, then=''):
-        """Write *data* (or what is streamed) at the offset *done* of the partial file and run *then*; return the report."""
-        write = shell_command(PIECE_SCRIPT, part=part, dir=os.path.dirname(job.dest), block=done // BLOCK, fresh=fresh)
-        try:
-            report = self._ask(f'{write}\n{then}'.strip(), in_data=data)
-        except AnsibleConnectionFailure as error:
-            raise AnsibleConnectionFailure(
-                f'the connection broke while {job.artifact.source} was sent; what is at {job.dest} is complete, and the next run '
-                f'continues the transfer. {error.message}') from error
-        if report['rc'] == 75:
-            raise PartialLost
-        if report['rc'] != 0 and 'failed' not in report:
-            raise StagingError(f'{self._host}: {part} cannot be written on the node: {report["error"]}. '
-                               f'What was at {job.dest} before is still there.')
-        return report
-
-    @contextlib.contextmanager
-    def _own_connection(self):
-        """Use an ssh connection of the task's own, without compression.
-
-        A K3s binary and its archives are compressed already, and compressing them again is most of the time that copy takes.
-        Only options of the connection plugin change, and only here: the user's other arguments stay in force, and the shared
-        connection stays as it is. Other connection plugins are used as they are.
-        """
-        if self._connection.transport != 'ssh' or self._connection.get_option('control_path') == OWN_SOCKET.format(os.getpid()):
-            yield
-            return
-        kept = {name: self._connection.get_option(name) for name in ('ssh_args', 'ssh_common_args', 'ssh_extra_args', 'control_path')}
-        changed = {name: without_compression(kept[name]) for name in ('ssh_args', 'ssh_common_args', 'ssh_extra_args')}
-        changed['ssh_args'] = '-o Compression=no -o ControlMaster=auto -o ControlPersist=30s ' + changed['ssh_args']
-        changed['control_path'] = OWN_SOCKET.format(os.getpid())
-        try:
-            for name, value in changed.items():
-                self._connection.set_option(name, value)
-            yield
-        finally:
-            for name, value in kept.items():
-                self._connection.set_option(name, value)
-
-    def _open_socket(self):
-        """Return the control socket of the task's own ssh connection for a stream, None where pieces have to do.
-
-        A become plugin that has to answer a prompt needs the connection plugin between itself and the node.
-        """
-        become = self._connection.become
-        if self._connection.transport != 'ssh' or become and become.get_option('become_pass'):
-            return None
-        socket = self._control_socket(OWN_SOCKET.format(os.getpid()))
-        if not os.path.exists(socket):
-            self._ask(':')
-        return socket if os.path.exists(socket) else None
-
-    def _control_socket(self, name):
-        return name % {'directory': os.path.expanduser(self._connection.get_option('control_path_dir'))}
-
-    def _shares_open_connection(self):
-        """Tell whether Ansible's shared ssh connection to the node is open: then the probe costs no new one.
-
-        Where that cannot be told, it is taken to be.
-        """
-        name_of = getattr(self._connection, '_create_control_path', None)
-        if self._connection.transport != 'ssh' or name_of is None or self._connection.get_option('control_path'):
-            return True
-        host = self._connection.get_option('host') or self._play_context.remote_addr
-        name = name_of(host, self._connection.get_option('port'), self._connection.get_option('remote_user'))
-        return os.path.exists(self._control_socket(name))
-
-    @contextlib.contextmanager
-    def _streaming(self, socket, file, progress):
-        """Feed the next command on the node with the rest of *file*, through the open ssh connection at *socket*."""
-        connection = self._connection
-        self._connection = StreamedConnection(connection, socket, file, progress)
-        try:
-            yield
-        finally:
-            self._connection = connection
+def result_of(job, node, planned):
+    """Return the result of a task that has done nothing yet; "changed" says whether there is something to do."""
+    return {
+        'changed': planned.action != 'nothing', 'dest': job.dest, 'state': 'file', **node.status,
+        'size': job.artifact.size, 'mode': job.mode, 'checksum': job.artifact.checksum,
+        'k3s_artifact': described(job, node, planned),
+    }
 
 
-class StreamedConnection:
-    """A connection whose commands read the rest of a file, in constant memory and one go.
-
-    A connection plugin takes what a command is to read as one string of bytes. A file of hundreds of megabytes does not fit in
-    there, and sending it in pieces costs a round trip and a tenth of a second of the controller's time for each. Here ssh reads
-    the file.
-    """
-
-    def __init__(self, connection, socket, file, progress):
-        self._connection, self._socket, self._file, self._progress = connection, socket, file, progress
-
-    def __getattr__(self, name):
-        return getattr(self._connection, name)
-
-    def exec_command(self, command, in_data=None, sudoable=True):
-        # ProxyCommand: where the connection is gone, fail. ssh would make a new one, to another port or user.
-        arguments = ['-o', f'ControlPath={self._socket}', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false', self._connection.host]
-        with subprocess.Popen([self._connection.get_option('ssh_executable'), *arguments, command],
-                              stdin=self._file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            try:
-                while process.returncode is None:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        stdout, stderr = process.communicate(timeout=1)
-                    self._progress.at(self._file.tell())  # ssh reads the open file itself, and so moves its offset
-            except BaseException:  # such as the end of the task's timeout
-                process.kill()
-                raise
-        if process.returncode == 255:
-            raise AnsibleConnectionFailure(to_text(stderr).strip())
-        return process.returncode, stdout, stderr
+def described(job, node, planned):
+    """Return what was chosen for the node, for the key k3s_artifact of the result."""
+    result = {key: getattr(job.artifact, key) for key in ('machine', 'arch', 'source', 'size', 'sha256', 'verified', 'version')}
+    if node is not None:
+        result.update(kind=job.kind, installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send, free=node.free,
+                      node_version=job.artifact.version if planned.installed == 'same' else node.version, came='there' if planned.to_send == 0 else '')
+    return result
 
 
-class Progress:
-    """Print how far a transfer is, once it has lasted some seconds, and when it is done."""
+def difference(job, node):
+    def text(sha256, size, mode):
+        return f'sha256 {sha256 or "another"}\nsize {size}\nmode {mode}\n'
+    before = text(node.sha256, node.status['size'], node.status['mode']) if node.kind == 'file' and node.status else ''
+    return {'before_header': job.dest, 'after_header': job.artifact.source, 'before': before,
+            'after': text(job.artifact.sha256, job.artifact.size, job.mode)}
 
-    def __init__(self, host, name, size, start, silent):
-        self._host, self._name, self._size, self._start, self._silent = host, name, size, start, silent
-        self._began = self._printed = time.monotonic()
-        self._any = False
 
-    def at(self, done):
-        now = time.monotonic()
-        if now - self._began < PROGRESS_AFTER or now - self._printed < PROGRESS_EVERY or done >= self._size:
-            return
-        self._print(done, now)
-
-    def finish(self):
-        if self._any or time.monotonic() - self._began >= PROGRESS_AFTER:
-            self._print(self._size, time.monotonic())
-
-    def _print(self, done, now):
-        self._any, self._printed = True, now
-        if not self._silent:
-            display.display(progress_line(self._host, self._name, done, self._size, done - self._start, now - self._began))
+def note_version(result, report):
+    """Take the version that the new binary printed on the node into the result."""
+    printed = re.search(r'\bv[0-9][\w.+-]*', report.get('version', [''])[-1])
+    if printed:
+        result['k3s_artifact']['version'] = printed.group(0)

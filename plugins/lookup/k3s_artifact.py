@@ -503,6 +503,7 @@ class Artifact(NamedTuple):
     sha256: str
     checksum: str  # SHA-1, as in the result of copy
     verified: list  # the checks it passed: 'ELF header', the name of a checksum list
+    version: str = ''
 
 
 def verified_binary(path, host, verify):
@@ -815,6 +816,17 @@ class LookupModule(LookupBase):
     def knows_machine(self):
         """Tell whether a variable or a fact says what the host calls itself."""
         return self._machine() is not None
+
+    def setting(self, name, default=None):
+        return self._expand(name) if name in self._variables else default
+
+    def is_binary_name(self, name):
+        return name in self.binary_names()
+
+    def script(self, path=None):
+        with opened(path) as (file, status):
+            sha256, checksum = digests(file, path)
+            return Artifact(self.host.machine, self.host.arch, path, status.st_size, sha256, checksum, [])
 
     def binary_names(self):
         """Return the file names under which a task may ask for a K3s binary."""
