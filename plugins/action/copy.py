@@ -51,7 +51,7 @@ STALL_SECONDS = 120  # without a byte that the connection takes
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 LONGEST_ANSWER = 300  # characters of a line of a node
 LONGEST_NAME = 100  # bytes of a file's name in that of its partial file
-PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64})')
+PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f]{64})')  # place, pid, bytes, their digest, file's
 
 
 # --- the program that runs on a node ---------------------------------------------------------------------------------
@@ -119,6 +119,8 @@ guarded() {
 $0$?" >&3; } | head -c 4096 3>&-; } 3>&1' "$word-" "$@" & p=$!
         { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -9 -$p || kill -9 $p; } >/dev/null 2>&1 & w=$!
         wait $p; kill $w; kill -9 -$p; } 2>/dev/null )
+    code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
+    out=$(printf %s "$out" | tr '\n' ' ')
 }
 '''
 
@@ -159,7 +161,7 @@ for s in $(places); do
         if [ "$n" = "$size" ]; then d=$(digest <"$f")
         else n=$(( n / block )); d=$(dd if="$f" bs="$block" count="$n" 2>/dev/null | digest); n=$(( n * block ))
         fi
-        say part "$s $id $n $d"
+        h=${f%.*.part}; say part "$s $id $n $d ${h##*.}"
     done
 done
 say end yes
@@ -220,7 +222,8 @@ if [ "$start" != "$size" ]; then
             fail write "$e"
     fi
 fi
-[ "$(size_of "$part")" = "$size" ] || { say failed broken; exit 1; }
+[ "$(size_of "$part")" -le "$size" ] || fail digest
+[ "$(size_of "$part")" = "$size" ] || fail short
 '''
 
 # install: what waits in the partial file is checked, tried, and renamed. With part empty it sets the attributes of what is there.
@@ -251,7 +254,6 @@ if [ -n "$part" ] && [ "$only" != place ]; then
         tries=0
         while :; do
             guarded "$part" --version
-            code=${out##*"$word-"}; out=${out%"$word-"*}
             case $code:$tries:$out in [1-9]*:[0-4]:*busy*) tries=$((tries + 1)); sleep 1 ;; *) break ;; esac
         done
         case $code:$out in
@@ -415,7 +417,7 @@ def parse_node(found, arch_of, arch_of_program):
     head = bytes.fromhex(last('head')) if re.fullmatch(r'([0-9a-f]{2})+', last('head')) else b''
     free = re.search(r'\s([0-9]{1,18})\s+[0-9]+%', last('free'))
     uid, _, name = last('user').partition(' ')
-    partials = [re.fullmatch(PART.pattern + ' ([0-9a-f]{64})', part) for part in found.get('part', [])]
+    partials = [PART.fullmatch(part) for part in found.get('part', [])]
     return Node(
         machine=last('machine'), arch=arch_of(last('machine')), user=name or uid, is_root=uid == '0', kind=last('kind'),
         status=parse_status(found) if last('kind') == 'file' else {}, holds=arch_of_program(head),
@@ -565,12 +567,13 @@ def ssh_words(arguments):
 
 
 SHARED = ('controlmaster', 'controlpath', 'controlpersist')
+FORWARDS = ('localforward', 'remoteforward', 'dynamicforward', 'exitonforwardfailure')
 
 
 def chooses_connection(arguments):
-    """Tell whether ssh arguments say which connection is to be used: a control path, or no ordinary shared connection."""
+    """Tell whether ssh arguments say which connection is to be used: by a control path, or by a forwarding, of which there can be one."""
     for name, word in ssh_words(arguments):
-        if name == 'controlpath' or (name is None and word == '-S'):
+        if name in ('controlpath', *FORWARDS) or (name is None and re.match('-[SLRDw]', word)):
             return True
         if name == 'controlmaster' and not re.fullmatch(r'.*[\s=]"?auto"?\s*', word, re.IGNORECASE):
             return True
@@ -843,7 +846,6 @@ class Delivery:
             'machine': f'it said before that it was another machine than {reason!r}, which it says now',
             'folder': f'the folder of {job.dest} cannot be made: {reason}',
             'write': f'{job.dest} cannot be written on the node: {reason}',
-            'broken': f'{source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again',
             'short': f'{source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again',
             'digest': f'what arrived is not the file that was verified: {source} was changed during the run, or the transfer was '
                       f'damaged, or no program of the node for SHA-256 works. Run again',
@@ -1191,7 +1193,9 @@ class ActionModule(core_copy().ActionModule):
         arguments.setdefault('checksum', job.artifact.checksum)  # what arrives must be what was verified
         with self._arguments(arguments):
             result = super().run(None, task_vars)
-        result['k3s_artifact'] = {**described(job, node, planned), 'way': 'copy'}
+        result['k3s_artifact'] = described(job, node, planned)
+        if result.get('changed'):
+            result['k3s_artifact'].update(way='copy', came='pushed')
         return result
 
 
