@@ -43,8 +43,8 @@ from tables import CORE, COUNTS, FACTS, NEW, OLD, RAW, RESUMED, SCP, UNCOMPRESSE
 
 AGAINST = '24da42d'
 # Row: the nodes that it needs from the start. Those of amd64 are started as they are asked for.
-ROWS = {'first': '', 'nothing': '', 'facts': '', 'images': 'arm64,armhf', 'safety': '', 'memory': '', 'scale': '', 'resolve': '', 'slow': 'slow',
-        'fleet': ''}
+ROWS = {'first': '', 'nothing': '', 'facts': '', 'images': 'arm64,armhf', 'safety': '', 'memory': '', 'scale': '',
+        'resolve': '', 'slow': 'slow', 'fleet': ''}
 QUICK = ('first', 'nothing')
 
 BINARY = 65_000_000  # bytes, about that of K3s 1.31
@@ -58,7 +58,11 @@ FLEETS = (150, 300)  # pretend hosts
 # What a node does more than it would without a safety. It prints microseconds.
 SAFETIES = r'''
 cd /usr/local/bin || exit 1
-took() { label=$1; shift; a=$(date +%s%N); "$@" >/dev/null 2>&1 || exit 1; b=$(date +%s%N); echo "$label=$(( (b - a) / 1000 ))"; }
+took() {
+    label=$1; shift; a=$(date +%s%N)
+    "$@" >/dev/null 2>&1 || exit 1
+    b=$(date +%s%N); echo "$label=$(( (b - a) / 1000 ))"
+}
 hundred() { i=0; while [ $i -lt 100 ]; do "$@" || return 1; i=$((i + 1)); done; }
 took 'uname -m, 100 times' hundred uname -m
 took 'k3s --version' ./k3s --version
@@ -112,8 +116,9 @@ class Bench:
             play = 'play.json'
         if not isinstance(inventory, Path):
             forks, inventory = forks or len(inventory), self.inventory(inventory)
-        environment = {**support.environment(home), 'HOME': str(home), 'ANSIBLE_PIPELINING': '1', 'ANSIBLE_FORKS': str(forks),
-                       'ANSIBLE_COLLECTIONS_PATH': f'{folder}/collections:{ROOT}/build/bench', **(env or {})}
+        environment = {**support.environment(home), 'HOME': str(home), 'ANSIBLE_PIPELINING': '1',
+                       'ANSIBLE_FORKS': str(forks), **(env or {}),
+                       'ANSIBLE_COLLECTIONS_PATH': f'{folder}/collections:{ROOT}/build/bench'}
         command = [str(support.PROGRAMS / 'ansible-playbook'), '-i', str(inventory), play, *arguments]
         began, cpu = time.monotonic(), children()
         done = subprocess.run(command, cwd=folder, env=environment, text=True, stdin=subprocess.DEVNULL,
@@ -122,13 +127,14 @@ class Bench:
         for socket in (path for path in home.rglob('*') if path.is_socket()):
             subprocess.run(['ssh', '-O', 'exit', '-S', str(socket), 'node'], capture_output=True, check=False)
         shutil.rmtree(home, ignore_errors=True)
-        wrong = changed is not None and {number != '0' for number in re.findall(r' changed=(\d+) ', done.stdout)} != {changed}
-        if done.returncode or wrong:
-            raise SystemExit(f'{version}, {play}{", of which not every host said changed: " + str(changed) if wrong else ""}: {done.stdout[-3000:]}')
+        if done.returncode:
+            raise SystemExit(f'{version}, {play}: {done.stdout[-3000:]}')
+        if changed is not None and {count != '0' for count in re.findall(r' changed=(\d+) ', done.stdout)} != {changed}:
+            raise SystemExit(f'{version}, {play}: not every host says changed={changed}: {done.stdout[-3000:]}')
         return ran
 
     def inventory(self, nodes, name='inventory.json'):
-        """Write an inventory of *nodes*. Their machine is known, as it is after the facts that every K3s playbook gathers."""
+        """Write an inventory of *nodes*, in which their machine is known as it is once facts were gathered."""
         path = self.lab.inventory(self.scratch / name, nodes)
         content = json.loads(path.read_text())
         for node in nodes:
@@ -138,10 +144,11 @@ class Bench:
 
     def scp(self, nodes, dest=INSTALLED):
         """Copy the binary to all *nodes* at once with scp."""
-        words = ['scp', '-q', '-i', str(self.lab.key_file), '-o', 'StrictHostKeyChecking=no', '-o', 'UserKnownHostsFile=/dev/null',
-                 '-o', 'LogLevel=ERROR']
+        words = ['scp', '-q', '-i', str(self.lab.key_file), '-o', 'StrictHostKeyChecking=no',
+                 '-o', 'UserKnownHostsFile=/dev/null', '-o', 'LogLevel=ERROR']
         began, cpu = time.monotonic(), children()
-        running = [subprocess.Popen([*words, '-P', str(node.port), str(self.source), f'root@{node.host}:{dest}']) for node in nodes]
+        running = [subprocess.Popen([*words, '-P', str(node.port), str(self.source), f'root@{node.host}:{dest}'])
+                   for node in nodes]
         if any([process.wait() for process in running]):
             raise SystemExit('scp failed')
         return Ran(time.monotonic() - began, children() - cpu)
@@ -149,12 +156,13 @@ class Bench:
     def copies(self, inventory, source=None, dest=INSTALLED, loop=None, changed=True, **how):
         """Return the methods that every row has: ansible-core's copy, and each version of ours."""
         def method(module, version):
-            task = {module: {'src': str(source or self.source), 'dest': dest, 'owner': 'root', 'group': 'root', 'mode': '0755'}, **(loop or {})}
+            owned = {'owner': 'root', 'group': 'root', 'mode': '0755'}
+            task = {module: {'src': str(source or self.source), 'dest': dest, **owned}, **(loop or {})}
             return lambda: self.ansible(inventory, [task], version, changed=changed, **how)
         return {CORE: method(CORE, NEW), **{version: method('copy', version) for version in self.versions}}
 
     def interleaved(self, table, methods, before=None, unit='seconds', most=None):
-        """Run each of *methods* (name -> function that returns a :class:`Ran`) in turn, as often as there are rounds."""
+        """Run each of *methods* (name -> function that returns a :class:`Ran`) in turn, round after round."""
         values = {name: [] for name in methods}
         rounds = min(self.rounds, most or self.rounds)
         for number in range(rounds):
@@ -196,12 +204,14 @@ class Bench:
         """First staging, in a play that gathers no facts."""
         nodes = self.amd64()
         self.interleaved('first staging', {
-            **self.copies(nodes), UNCOMPRESSED: self.copies(nodes, env=PLAIN_SSH)[CORE], SCP: lambda: self.scp(nodes)}, self.emptied(nodes))
+            **self.copies(nodes), UNCOMPRESSED: self.copies(nodes, env=PLAIN_SSH)[CORE], SCP: lambda: self.scp(nodes),
+        }, self.emptied(nodes))
 
     def nothing(self):
         """Everything is there already, in a play that gathers no facts."""
         nodes = self.staged()
-        self.interleaved('nothing to do', {**self.copies(nodes, changed=False), RAW: lambda: self.ansible(nodes, [{'ansible.builtin.raw': 'true'}])})
+        raw = {RAW: lambda: self.ansible(nodes, [{'ansible.builtin.raw': 'true'}])}
+        self.interleaved('nothing to do', {**self.copies(nodes, changed=False), **raw})
 
     def staged(self):
         nodes = self.amd64()
@@ -213,8 +223,8 @@ class Bench:
         """Both in a play that gathers facts, as users have it, beside one that only gathers them."""
         nodes = self.amd64()
         only = {FACTS: lambda: self.ansible(nodes, [], facts=True)}
-        self.interleaved('first staging, with facts', {**only, **self.copies(nodes, facts=True), SCP: lambda: self.scp(nodes)},
-                         self.emptied(nodes))
+        self.interleaved('first staging, with facts', {
+            **only, **self.copies(nodes, facts=True), SCP: lambda: self.scp(nodes)}, self.emptied(nodes))
         self.staged()
         self.interleaved('nothing to do, with facts', {**only, **self.copies(nodes, facts=True, changed=False)})
 
@@ -235,27 +245,35 @@ class Bench:
             return run
         methods = self.copies(nodes, '{{ item }}', IMAGES + '/{{ item | basename }}',
                               {'with_fileglob': [f'{shared}/*.tar.gz', f'{shared}/*.tar.zst', f'{shared}/*.tar']})
-        self.interleaved('image archives', {name: counted(name, method) for name, method in methods.items()}, self.emptied(nodes, IMAGES))
+        methods = {name: counted(name, method) for name, method in methods.items()}
+        self.interleaved('image archives', methods, self.emptied(nodes, IMAGES))
         self.tables['image archives'].update(bytes=sent, needed=len(nodes) * ARCHIVE)
 
     def safety(self):
         """What it costs that the data is on the disk, and what each safety costs on one node that does nothing else."""
         nodes = self.amd64()
-        self.interleaved('data on the disk', {name: lambda task=name: self.ansible(
-            nodes, [{'copy': {'src': str(self.source), 'dest': INSTALLED}}], task) for name in ('without', NEW)}, self.emptied(nodes))
+        task = {'copy': {'src': str(self.source), 'dest': INSTALLED}}
+        self.interleaved('data on the disk', {
+            'without': lambda: self.ansible(nodes, [task], 'without', changed=True),
+            NEW: lambda: self.ansible(nodes, [task], NEW, changed=True)}, self.emptied(nodes))
         self.staged()
-        found = [dict(line.split('=') for line in nodes[0].run(SAFETIES).stdout.splitlines()) for _ in range(self.rounds)]
-        self.keep('cost of a safety on a node', {name: [int(each[name]) / 1000 for each in found] for name in found[0]}, 'milliseconds')
+        values = {}
+        for _ in range(self.rounds):
+            for line in nodes[0].run(SAFETIES).stdout.splitlines():
+                name, microseconds = line.split('=')
+                values.setdefault(name, []).append(int(microseconds) / 1000)
+        self.keep('cost of a safety on a node', values, 'milliseconds')
 
     def resolve(self):
         """The lookup for a thousand hosts, in one template, beside the same template without it."""
         machines = list(support.MACHINES.values())[:3]
         inventory = support.write_inventory(self.scratch / 'thousand.json', {
             f'n{number}': {'k3s_artifact_machine': machines[number % 3]} for number in range(1000)})
+        how = {'forks': 1, 'env': {'K3S_ARTIFACT_DIR': str(self.airgap)}, 'arguments': ['--limit', 'n0']}
         def run(expression, version=NEW):
-            text = "{% for host in groups['all'] %}{% set machine = hostvars[host].k3s_artifact_machine %}" + expression + '{% endfor %}'
-            return lambda: self.ansible(inventory, [{'ansible.builtin.debug': {'msg': text}, 'run_once': True}], version, forks=1,
-                                        env={'K3S_ARTIFACT_DIR': str(self.airgap)}, arguments=['--limit', 'n0'])
+            text = "{% for host in groups['all'] %}{% set machine = hostvars[host].k3s_artifact_machine %}"
+            text += expression + '{% endfor %}'
+            return lambda: self.ansible(inventory, [{'ansible.builtin.debug': {'msg': text}}], version, **how)
         self.interleaved('resolve 1,000 hosts', {
             'without the lookup': run('{{ machine }}'),
             **{version: run("{{ lookup('k3s_artifact', machine=machine) }}", version) for version in self.versions}})
@@ -271,11 +289,11 @@ class Bench:
         path = self.inventory(nodes, 'fifty.json')
         inventory = json.loads(path.read_text())
         known = list(inventory['all']['hosts'].values())
-        inventory['all']['hosts'] = {f'n{number}': {**known[number % len(known)], 'number': number} for number in range(50)}
+        inventory['all']['hosts'] = {f'n{number}': {**known[number % 5], 'number': number} for number in range(50)}
         path.write_text(json.dumps(inventory))
         empty = self.emptied(nodes, *(f'/srv/{number}/agent/images' for number in range(50)))
-        largest = {}
-        for name, method in self.copies(path, archive, '/srv/{{ number }}/agent/images/custom-amd64.tar.zst', forks=50, env=PLAIN_SSH).items():
+        dest, largest = '/srv/{{ number }}/agent/images/custom-amd64.tar.zst', {}
+        for name, method in self.copies(path, archive, dest, forks=50, env=PLAIN_SSH).items():
             empty()
             with Watch() as watch:
                 method()
@@ -305,8 +323,8 @@ class Bench:
                 dropper.join()
                 return method()
             return run
-        self.interleaved('20 Mbit/s', {**methods, **{version + RESUMED: resumed(methods[version]) for version in self.versions},
-                                       SCP: lambda: self.scp([node])}, self.emptied([node]), most=3)
+        again = {version + RESUMED: resumed(methods[version]) for version in self.versions}
+        self.interleaved('20 Mbit/s', {**methods, **again, SCP: lambda: self.scp([node])}, self.emptied([node]), most=3)
 
     def scale(self):
         """Seconds against number of nodes, for the plot."""
@@ -315,18 +333,19 @@ class Bench:
             ours = self.copies(nodes)
             synchronize = {'ansible.posix.synchronize': {'src': str(self.source), 'dest': INSTALLED, 'compress': False}}
             self.interleaved(f'{count} nodes', {
-                CORE: ours[CORE], 'ansible.posix.synchronize': lambda: self.ansible(nodes, [synchronize]), NEW: ours[NEW],
-                SCP: lambda: self.scp(nodes)}, self.emptied(nodes), most=3)
+                CORE: ours[CORE], 'ansible.posix.synchronize': lambda: self.ansible(nodes, [synchronize]),
+                NEW: ours[NEW], SCP: lambda: self.scp(nodes)}, self.emptied(nodes), most=3)
 
     def fleet(self):
-        """Processor time of the playbooks for pretend hosts, folders of this machine, beside four tasks that do nothing."""
+        """Processor time of the playbooks for pretend hosts, folders of this machine, beside four empty tasks."""
         release, hosts = self.scratch / 'pretend', self.scratch / 'hosts'
         subprocess.run([sys.executable, ROOT / 'playbooks' / 'files' / 'pretend_release.py', release], check=True)
         methods = {}
         for count in FLEETS:
             variables = {f'n{number}': {
-                'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable, 'k3s_artifact_become': False,
-                'k3s_artifact_probe': False, 'k3s_artifact_machine': ('x86_64', 'aarch64', 'armv7l')[number % 3],
+                'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable,
+                'k3s_artifact_become': False, 'k3s_artifact_probe': False,
+                'k3s_artifact_machine': ('x86_64', 'aarch64', 'armv7l')[number % 3],
                 'k3s_artifact_dir': str(release), 'k3s_artifact_dest': f'{hosts}/n{number}/bin/k3s',
                 'k3s_artifact_images_dest': f'{hosts}/n{number}/k3s/agent/images'} for number in range(count)}
             inventory = self.scratch / f'fleet{count}.json'
@@ -389,16 +408,16 @@ def size_of(path):
 
 
 def place(folder, commit=None):
-    """Put what users install, of *commit* or of the working tree, below *folder*: the two loose files, and the collection."""
+    """Put what users install, from *commit* or the working tree, below *folder*: two loose files, and a collection."""
     collection = folder / 'collections' / 'ansible_collections' / 'airgap' / 'k3s'
     collection.mkdir(parents=True)
     parts = ('plugins', 'playbooks', 'meta', 'galaxy.yml')
-    packed = subprocess.run(['git', 'archive', commit, *parts] if commit else ['tar', '-c', *parts], cwd=ROOT, stdout=subprocess.PIPE,
-                            check=True).stdout
+    pack = ['git', 'archive', commit, *parts] if commit else ['tar', '-c', *parts]
+    packed = subprocess.run(pack, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     subprocess.run(['tar', '-x'], cwd=collection, input=packed, check=True)
-    for source, target in (('plugins/action/copy.py', 'action_plugins'), ('plugins/lookup/k3s_artifact.py', 'lookup_plugins')):
-        (folder / target).mkdir()
-        shutil.copy(collection / source, folder / target)
+    for kind, name in (('action', 'copy.py'), ('lookup', 'k3s_artifact.py')):
+        (folder / f'{kind}_plugins').mkdir()
+        shutil.copy(collection / 'plugins' / kind / name, folder / f'{kind}_plugins')
     return folder
 
 
@@ -414,15 +433,16 @@ def without_sync(folder):
 
 
 def prepare_scale():
-    """Install what draws the plot, and put the collection ansible.posix where the runs find it: the package `ansible` carries it."""
+    """Install what draws the plot, and the collection ansible.posix, which the package `ansible` carries."""
     target = ROOT / 'build' / 'bench'
+    posix = Path('ansible_collections') / 'ansible' / 'posix'
     pip = [sys.executable, '-m', 'pip', 'install', '--quiet']
     subprocess.run([*pip, 'matplotlib'], check=True)
-    if not (target / 'ansible_collections' / 'ansible' / 'posix').exists():
+    if not (target / posix).exists():
         print('fetching the collection ansible.posix, once', flush=True)
         subprocess.run([*pip, '--no-deps', '--target', str(target / 'pip'), 'ansible'], check=True)
-        (target / 'ansible_collections' / 'ansible').mkdir(parents=True, exist_ok=True)
-        shutil.move(target / 'pip' / 'ansible_collections' / 'ansible' / 'posix', target / 'ansible_collections' / 'ansible' / 'posix')
+        (target / posix).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(target / 'pip' / posix, target / posix)
         shutil.rmtree(target / 'pip')
 
 
@@ -432,19 +452,21 @@ def machine(options):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **how)
     dirty = ' and changes' if said('git', 'status', '--porcelain', '--', 'plugins', 'playbooks').stdout else ''
     core = support.ansible('ansible', '--version', folder=tempfile.mkdtemp()).stdout.splitlines()[0]
-    return {'commit': said('git', 'rev-parse', '--short', 'HEAD').stdout.strip() + dirty, 'before': options.against or 'none',
-            'rounds': options.rounds, 'ansible': re.sub(r'^ansible \[core (.*)\]$', r'\1', core), 'python': platform.python_version(),
-            'cores': os.cpu_count(), 'load at the start': round(os.getloadavg()[0], 1), 'ssh': said('ssh', '-V').stderr.strip(),
-            'kernel': platform.release()}
+    return {'commit': said('git', 'rev-parse', '--short', 'HEAD').stdout.strip() + dirty,
+            'before': options.against or 'none', 'rounds': options.rounds,
+            'ansible-core': re.sub(r'^ansible \[core (.*)\]$', r'\1', core), 'python': platform.python_version(),
+            'ssh': said('ssh', '-V').stderr.strip(), 'kernel': platform.release(),
+            'cores': os.cpu_count(), 'load at the start': round(os.getloadavg()[0], 1)}
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rows', help=f'of {",".join(ROWS)}; by default all')
-    parser.add_argument('--rounds', type=int, help='by default 5; three at most for the slow link, the plot and the pretend hosts')
+    parser.add_argument('--rounds', type=int, help='by default 5; at most 3 for slow, scale and fleet')
     parser.add_argument('--against', metavar='COMMIT', help=f'by default {AGAINST} where it exists')
     parser.add_argument('--quick', action='store_true')
-    parser.add_argument('--output', type=Path, metavar='DIRECTORY', help='for bench.json; by default where the documentation finds it')
+    parser.add_argument('--output', type=Path, metavar='DIRECTORY',
+                        help='for bench.json; by default where the documentation finds it')
     options = parser.parse_args()
     options.rows = options.rows.split(',') if options.rows else list(QUICK if options.quick else ROWS)
     unknown = set(options.rows) - set(ROWS)
@@ -454,11 +476,15 @@ def arguments():
         parser.error('images, slow and resolve need the whole release and have no quick form')
     options.rounds = options.rounds or (2 if options.quick else 5)
     options.output = options.output or (ROOT / 'build' / 'bench' if options.quick else tables.RESULTS.parent)
-    exists = subprocess.run(['git', 'cat-file', '-e', (options.against or AGAINST) + '^{commit}'], cwd=ROOT, capture_output=True, check=False)
-    if options.against and exists.returncode:
-        parser.error(f'there is no commit {options.against}')
-    if options.against is None and not exists.returncode:
-        options.against = AGAINST
+    if options.against != '':
+        wanted = options.against or AGAINST
+        there = not subprocess.run(['git', 'cat-file', '-e', wanted + '^{commit}'], cwd=ROOT, stderr=subprocess.DEVNULL,
+                                   check=False).returncode
+        if not there and options.against:
+            parser.error(f'there is no commit {options.against}')
+        if not there:
+            print(f'There is no commit {AGAINST} here: nothing is measured against it.', flush=True)
+        options.against = wanted if there else ''
     return options
 
 

@@ -21,12 +21,13 @@ RESULTS = ROOT / 'benchmarks' / 'bench.json'
 DOCUMENT = ROOT / 'docs' / 'speed.md'
 
 NEW, OLD = 'k3s_artifact', 'k3s_artifact before'
-CORE, UNCOMPRESSED, SCP, RAW, FACTS = 'ansible.builtin.copy', 'ansible.builtin.copy without -C', 'scp', 'raw: true', 'facts only'
+CORE, UNCOMPRESSED = 'ansible.builtin.copy', 'ansible.builtin.copy without -C'
+SCP, RAW, FACTS = 'scp', 'raw: true', 'facts only'
 RESUMED = ', next run after a drop at 90 %'
 NOISE = 'noise'  # in place of a ratio, where one of the two is not longer than gathering facts alone
 COUNTS = (1, 2, 5, 10, 20)  # nodes, in the plot
 
-# Table, method, over which other method, and the aim: the largest ratio of their medians that is good enough, None without one.
+# Table, method, over which other, and the aim: the largest ratio of their medians that is good enough, if any.
 RATIOS = (
     ('first staging', NEW, CORE, 0.30), ('first staging', NEW, SCP, 1.15), ('first staging', NEW, OLD, 1.03),
     ('nothing to do', NEW, CORE, 0.40), ('nothing to do', NEW, RAW, 2.2), ('nothing to do', NEW, OLD, 0.90),
@@ -36,10 +37,12 @@ RATIOS = (
     ('image archives', NEW, CORE, 0.20), ('image archives', NEW, OLD, 1.03),
     ('20 Mbit/s', NEW, CORE, None), ('20 Mbit/s', NEW, SCP, None), ('20 Mbit/s', NEW, OLD, 1.03),
     ('20 Mbit/s', NEW + RESUMED, SCP, None), ('20 Mbit/s', NEW + RESUMED, OLD + RESUMED, 1.03),
-    ('resolve 1,000 hosts', NEW, OLD, 1.03), ('memory of a fork', NEW, OLD, 1.03),
-    ('pretend hosts', 'preflight, 150', RAW + ' four times, 150', 2.0), ('pretend hosts', 'preflight, 300', RAW + ' four times, 300', 2.0),
-    ('pretend hosts', 'preflight, 300', 'preflight, 150', 2.1), ('pretend hosts', 'preflight, 150', 'preflight before, 150', 1.03),
-    ('pretend hosts', 'stage, 150', RAW + ' four times, 150', None), ('pretend hosts', 'stage, 300', 'stage, 150', 2.1),
+    ('resolve 1,000 hosts', NEW, OLD, 1.03), ('memory of a fork', NEW, OLD, None),
+    ('pretend hosts', 'preflight, 150', RAW + ' four times, 150', 2.0),
+    ('pretend hosts', 'preflight, 300', RAW + ' four times, 300', 2.0),
+    ('pretend hosts', 'preflight, 300', 'preflight, 150', 2.1), ('pretend hosts', 'stage, 300', 'stage, 150', 2.1),
+    ('pretend hosts', 'preflight, 150', 'preflight before, 150', 1.03),
+    ('pretend hosts', 'stage, 150', RAW + ' four times, 150', None),
     ('data on the disk', NEW, 'without', None),
 )
 
@@ -94,15 +97,18 @@ def figures(tables):
 def printed(found):
     """Return the figures as lines for a terminal."""
     width = max((len(figure.text) for figure in found), default=0)
-    return [f'{figure.text:<{width}} {figure.measured:>8} {"" if figure.aim is None else f"aim {figure.aim:<5}"} {figure.reached}'.rstrip()
-            for figure in found]
+    return [f'{each.text:<{width}} {each.measured:>8} {wish(each):<9} {each.reached}'.rstrip() for each in found]
+
+
+def wish(figure):
+    return '' if figure.aim is None else f'aim {figure.aim}'
 
 
 # --- docs/speed.md
 
 
 def render(text, tables):
-    """Return a document with what stands between ``<!-- bench: NAME -->`` and ``<!-- end -->`` written anew from *tables*."""
+    """Return a document with what is between ``<!-- bench: NAME -->`` and ``<!-- end -->`` written anew."""
     def block(match):
         return f'{match.group(1)}\n' + '\n'.join(lines_for(match.group(2), tables)) + '\n<!-- end -->'
     return re.sub(r'(<!-- bench: (.*?) -->)\n.*?<!-- end -->', block, text, flags=re.DOTALL)
@@ -111,11 +117,12 @@ def render(text, tables):
 def lines_for(name, tables):
     """Return the Markdown of one block: ``aims``, ``runs``, or the name of a table."""
     if name == 'aims':
-        rows = [[figure.text, figure.measured, '' if figure.aim is None else figure.aim, figure.reached] for figure in figures(tables)]
-        return grid(['figure', 'measured', 'aim', ''], rows) if rows else ['Not measured yet.']
+        rows = [[figure.text, figure.measured, wish(figure), figure.reached] for figure in figures(tables)]
+        return grid(['figure', 'measured', '', ''], rows) if rows else ['Not measured yet.']
     if name == 'runs':
         runs = {json.dumps(table['run']): table['run'] for table in tables.values()}
-        return [f'- {", ".join(f"{key} {value}" for key, value in run.items())}' for run in runs.values()] or ['Not measured yet.']
+        lines = ['- ' + ', '.join(f'{key} {value}' for key, value in run.items()) for run in runs.values()]
+        return lines or ['Not measured yet.']
     if name not in tables:
         return ['Not measured yet.']
     methods, base = tables[name]['methods'], tables[name]['methods'].get(FACTS)
@@ -151,9 +158,10 @@ def plot(tables, path):
     from matplotlib import pyplot
     figure, axes = pyplot.subplots(figsize=(7, 4.2))
     for name in tables[f'{COUNTS[0]} nodes']['methods']:
-        axes.plot(COUNTS, [tables[f'{count} nodes']['methods'][name]['median'] for count in COUNTS], marker='o', label=name)
-    axes.set(xlabel='nodes (all on one machine with two cores)', ylabel='seconds', title='First staging of a 65 MB binary', xticks=COUNTS,
-             ylim=(0, None))
+        seconds = [tables[f'{count} nodes']['methods'][name]['median'] for count in COUNTS]
+        axes.plot(COUNTS, seconds, marker='o', label=name)
+    axes.set(xlabel='nodes (all on one machine)', ylabel='seconds', title='First staging of a 65 MB binary',
+             xticks=COUNTS, ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

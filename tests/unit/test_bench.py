@@ -12,8 +12,8 @@ tables = support.load_plugin('benchmarks/tables.py')
 
 def table(unit='seconds', **medians):
     """Return a table as bench.json has it; the keywords are methods by the names of tables.py."""
-    return {'unit': unit, 'run': {'commit': 'abc'}, 'methods': {getattr(tables, name): {'values': [value], 'median': value}
-                                                                for name, value in medians.items()}}
+    methods = {getattr(tables, name): {'values': [value], 'median': value} for name, value in medians.items()}
+    return {'unit': unit, 'run': {'commit': 'abc'}, 'methods': methods}
 
 
 def figure(measured, name, over):
@@ -29,7 +29,8 @@ def test_an_aim_is_reached_up_to_its_value_and_missed_above_it():
 
 def test_what_was_not_measured_is_not_in_the_summary():
     assert tables.figures({}) == []
-    assert [each.text for each in tables.figures({'nothing to do': table(NEW=1, RAW=1)})] == ['nothing to do: k3s_artifact against raw: true']
+    found = tables.figures({'nothing to do': table(NEW=1, RAW=1)})
+    assert [each.text for each in found] == ['nothing to do: k3s_artifact against raw: true']
 
 
 def test_facts_are_taken_off_both_sides_but_not_off_scp_which_gathers_none():
@@ -45,11 +46,14 @@ def test_a_difference_that_is_noise_reaches_no_aim():
 
 
 def test_a_document_is_written_anew_between_its_marks_and_nowhere_else():
-    text = 'above\n<!-- bench: nothing to do -->\nold\nfigures\n<!-- end -->\nbetween\n<!-- bench: aims -->\n<!-- end -->\nbelow\n'
+    text = ('above\n<!-- bench: nothing to do -->\nold\nfigures\n<!-- end -->\n'
+            'between\n<!-- bench: aims -->\n<!-- end -->\nbelow\n')
     rendered = tables.render(text, {'nothing to do': table(NEW=1, RAW=12.34)})
-    assert rendered == ('above\n<!-- bench: nothing to do -->\n|  | seconds |\n| --- | --- |\n| k3s_artifact | 1.00 |\n| raw: true | 12.3 |\n'
-                        '<!-- end -->\nbetween\n<!-- bench: aims -->\n| figure | measured | aim |  |\n| --- | --- | --- | --- |\n'
-                        '| nothing to do: k3s_artifact against raw: true | 0.081 | 2.2 | reached |\n<!-- end -->\nbelow\n')
+    assert rendered.splitlines() == [
+        'above', '<!-- bench: nothing to do -->', '|  | seconds |', '| --- | --- |', '| k3s_artifact | 1.00 |',
+        '| raw: true | 12.3 |', '<!-- end -->', 'between', '<!-- bench: aims -->', '| figure | measured |  |  |',
+        '| --- | --- | --- | --- |', '| nothing to do: k3s_artifact against raw: true | 0.081 | aim 2.2 | reached |',
+        '<!-- end -->', 'below']
     assert tables.render(rendered, {'nothing to do': table(NEW=1, RAW=12.34)}) == rendered
     assert tables.render(rendered, {}).count('Not measured yet.') == 2
 
