@@ -114,11 +114,13 @@ stale() {
 }
 at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
 guarded() {
+    # kill with -- only: without it, kill of procps takes a process group that begins with 1 for everybody.
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
-        $s sh -c '{ { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-; echo "
-$0$?" >&3; } | head -c 4096 3>&-; } 3>&1' "$word-" "$@" & p=$!
-        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -9 -$p || kill -9 $p; } >/dev/null 2>&1 & w=$!
-        wait $p; kill $w; kill -9 -$p; } 2>/dev/null )
+        $s sh -c 'mark=$1; shift; { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
+            echo "
+$mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
+        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -s KILL -- "-$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
+        wait $p; kill $w; [ -z "$s" ] || kill -s KILL -- "-$p"; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
     out=$(printf %s "$out" | tr '\n' ' ')
 }
