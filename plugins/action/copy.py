@@ -178,8 +178,10 @@ fail() {
         [ -f "$part" ] || set -- gone
         case $1 in digest | run) rm -f "$part" ;; *) chmod 0600 "$part" 2>/dev/null ;; esac
     fi
-    say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; exit 1
+    say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; finish 1
 }
+watch=
+finish() { [ -z "$watch" ] || kill -s KILL "$watch"; exit "$1"; }
 part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
 '''
 
@@ -274,7 +276,7 @@ attributes() {
     [ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
 }
 attributes
-if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; exit 0; fi
+if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; finish 0; fi
 if [ -n "$part" ] && [ -f "$dest" ]; then
     case $(ls -ld "$dest") in ??????????+*)
         getfacl -cp "$dest" 2>/dev/null | grep -E '^(user|group):[^:]+:' | setfacl -M - "$part" 2>/dev/null ;;
@@ -291,13 +293,14 @@ if [ -n "$part" ]; then
 fi
 describe
 say end yes
+finish 0
 '''
 INSTALL_ONLY = COMMON + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL
 # In a stream, standard input ends when the run does: after that nothing is put in place.
 RECEIVE_AND_INSTALL = RECEIVE + r'''
 if [ -z "$from" ]; then
     exec 3<&0; { cat <&3 >/dev/null; kill -TERM $$; } >/dev/null 2>&1 & watch=$!
-    exec 3<&-; trap 'kill $watch 2>/dev/null' EXIT
+    exec 3<&-
 fi
 ''' + INSTALL
 
