@@ -113,12 +113,13 @@ stale() {
     done
 }
 at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
+end_group() { case $(command -v kill) in /*) kill -9 -- "-$1" ;; *) kill -9 "-$1" ;; esac; }  # procps reads "-9 -12" as -9 -1: everything
 guarded() {
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
         $s sh -c '{ { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-; echo "
 $0$?" >&3; } | head -c 4096 3>&-; } 3>&1' "$word-" "$@" & p=$!
-        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -9 -$p || kill -9 $p; } >/dev/null 2>&1 & w=$!
-        wait $p; kill $w; kill -9 -$p; } 2>/dev/null )
+        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; end_group $p || kill -9 $p; } >/dev/null 2>&1 & w=$!
+        wait $p; kill $w; end_group $p; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
     out=$(printf %s "$out" | tr '\n' ' ')
 }
