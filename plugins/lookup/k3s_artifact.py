@@ -155,10 +155,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ansible import constants as C
-from ansible.errors import AnsibleLookupError
+from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
+from jinja2 import TemplateError
 
 display = Display()
 
@@ -211,14 +212,24 @@ ARCHIVE_ARCH = {
 K3S_ANSIBLE_NAME = {'aarch64': 'k3s-arm64', 'armv7l': 'k3s-arm'}
 K3S_ANSIBLE_NAME_OF_ALL_OTHERS = 'k3s-amd64'
 
+# What we read besides the variables that begin with k3s_artifact_.
+OTHER_SETTINGS = ('airgap_dir', 'k3s_binary_map', 'k3s_version', 'k3s_server_location')
+
 ELF_TYPES = {1: 'a relocatable object file', 4: 'a core dump'}
 ELF_EXECUTABLE_TYPES = (2, 3)  # ET_EXEC, ET_DYN (position-independent)
 
 
 class ArtifactError(AnsibleLookupError):
-    """The one error that leaves this plugin: a sentence for the person who runs the playbook."""
+    """The one error that leaves this plugin: a sentence for the person who runs the playbook.
+
+    Part of it may be what a node said or what a file is called. Ansible-core up to 2.18 evaluates the text of a result again
+    when a later task uses it, so no template survives in it.
+    """
 
     _include_cause_message = False  # ansible-core from 2.19 on would add the system's words to ours
+
+    def __init__(self, message):
+        super().__init__(harmless(message))
 
 
 class Host(NamedTuple):
@@ -263,9 +274,44 @@ class Elf(NamedTuple):
 
 
 def shown(value, limit=60):
-    """Return a value that may be hostile as a short printable text for a message."""
-    text = ascii(str(value)) if isinstance(value, str) else ascii(value)
+    """Return a value that may be hostile as a short printable text for a message, in which nothing is a template."""
+    text = harmless(ascii(str(value)) if isinstance(value, str) else ascii(value))
     return text if len(text) <= limit else f'{text[:limit]}... ({len(str(value))} characters)'
+
+
+def harmless(text):
+    """Return *text* with a blank in every mark that begins a template, and control characters as escapes."""
+    text = re.sub(r'\{(?=[{%#])', '{ ', text)
+    return text if text.isprintable() else ''.join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def refuse_facts(name, facts):
+    """Raise where *facts*, which the node *name* reports, hold a variable that is the user's to set."""
+    taken = next((key for key in facts if str(key).startswith('k3s_artifact_') or key in OTHER_SETTINGS), None)
+    if taken is not None:
+        raise ArtifactError(f'host {name!r} has the fact {shown(taken)}, which is a setting of the controller: facts win over '
+                            f'the inventory, so the node would choose what it gets. If a set_fact with "cacheable: true" made '
+                            f'it, use set_fact without cacheable or a variable, and run once with --flush-cache.')
+
+
+def own_error(error):
+    """Return the :class:`ArtifactError` that *error* was raised for, or None: a variable may itself be this lookup."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ArtifactError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def last_line(error):
+    """Return the last line of an error's text, which in every release of ansible-core says what was wrong."""
+    lines = to_text(getattr(error, 'message', None) or error).strip().splitlines() or ['']
+    return lines[-1].rstrip('.')
 
 
 # --- machine and arch ------------------------------------------------------------------------------------------------
@@ -643,6 +689,7 @@ class LookupModule(LookupBase):
         """
         self._variables = {} if variables is None else variables
         self._circular = None
+        refuse_facts(self._name, self._variables.get('ansible_facts') or {})
         self.set_options(direct=self._expanded_options(options))
         self._verify = self.get_option('verify')
         return self
@@ -662,7 +709,7 @@ class LookupModule(LookupBase):
                         # "/srv/{{ lookup('k3s_artifact', 'arch') }}" is fine: only a term that needs the folder fails
                         self._circular, result[option] = entry['name'], None
                     else:
-                        result[option] = self._expand(entry['name'])
+                        result[option] = self.setting(entry['name'])
         unknown = [option for option in options if option not in self.option_definitions]
         if unknown:
             raise ArtifactError(f'host {self._name!r} asks k3s_artifact with the option {shown(unknown[0])}, which it does not '
@@ -683,13 +730,25 @@ class LookupModule(LookupBase):
             resolve_host(self._name, machine or '', {})
         return result
 
-    def _expand(self, name):
+    def setting(self, name, default=None):
+        """Return the expanded value of the host's variable *name*, or *default* where there is none.
+
+        :meth:`prepare` has refused variables of ours that are facts.
+        """
+        if name not in self._variables:
+            return default
         if name in self._expanding:
             raise ArtifactError(f'{name} of host {self._name!r} is defined by this lookup, which needs it. '
                                 f'Write down its value instead.')
         self._expanding.add(name)
         try:
             return self._templar.copy_with_new_env(available_variables=self._variables).template(self._variables[name])
+        except (AnsibleError, TemplateError) as error:
+            own = own_error(error)
+            if own:
+                raise own from None  # "from error" would be a chain without an end
+            raise ArtifactError(f'{name} of host {self._name!r} cannot be evaluated: {shown(last_line(error), 200)}. '
+                                f'Correct it, or define what it uses.') from error
         finally:
             self._expanding.discard(name)
 
