@@ -81,7 +81,7 @@ def figures(tables):
                                 round(sorted(sent)[len(sent) // 2] / tables['image archives']['needed'], 3), aim))
     with contextlib.suppress(KeyError):
         above = median('resolve 1,000 hosts', NEW) - median('resolve 1,000 hosts', 'without the lookup')
-        found.append(Figure('resolve 1,000 hosts: milliseconds a host', round(above, 2), 3))
+        found.append(Figure('resolve 1,000 hosts: milliseconds a host', round(above, 2) if above > 0 else NOISE, 3))
     with contextlib.suppress(KeyError):
         above = median('memory of a fork', NEW) - median('memory of a fork', CORE)
         found.append(Figure('memory of a fork: MB above copy', round(above, 1), 15))
