@@ -102,7 +102,7 @@ def host_row(host, result, in_play):
 
 def own_problems(row, result, known, in_play):
     """Return what a result without a problem of its own has to be blamed for: what Ansible said, or that nothing is there."""
-    host, said = row['host'], clean(result.get('msg'))
+    host, said = row['host'], without_prefix(clean(result.get('msg')))
     if row['unreachable']:
         return [f'{host} is unreachable: {said}' if said else f'{host} is unreachable.']
     if result.get('failed') is True:
@@ -110,6 +110,11 @@ def own_problems(row, result, known, in_play):
     if not in_play:
         return [f'{host} failed or is unreachable: see above.']
     return [] if known else [f'{host} has no result: the task that looks at it did not run, or its result is hidden by no_log.']
+
+
+def without_prefix(message):
+    """Return what a plugin said, without the words that ansible-core from 2.19 on puts before it."""
+    return re.sub('^Task failed: ', '', message)
 
 
 # --- text of a given width -------------------------------------------------------------------------------------------
