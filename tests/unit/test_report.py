@@ -75,9 +75,9 @@ def section(lines, heading):
     (looked(unreachable=True), True, ['pi1 is unreachable.']),
     (looked(), False, ['pi1 failed or is unreachable: see above.']),
     (None, False, ['pi1 failed or is unreachable: see above.']),
-    (None, True, ['pi1 has no result: the task that looks at it did not run, or its result is hidden by no_log.']),
-    ({'skipped': True, 'changed': False}, True, ['pi1 has no result: the task that looks at it did not run, or its result is hidden by no_log.']),
-    ('text', True, ['pi1 has no result: the task that looks at it did not run, or its result is hidden by no_log.']),
+    (None, True, ['pi1 has no result: the task that looks at it did not run, or no_log hides what it found.']),
+    ({'skipped': True, 'changed': False}, True, ['pi1 has no result: the task that looks at it did not run, or no_log hides what it found.']),
+    ('text', True, ['pi1 has no result: the task that looks at it did not run, or no_log hides what it found.']),
 ])
 def test_every_host_without_a_good_result_has_one_problem(result, in_play, problems):
     assert report.host_row('pi1', result, in_play)['problems'] == problems
