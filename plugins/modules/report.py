@@ -12,11 +12,13 @@ author: k3s-artifact contributors
 version_added: "1.0.0"
 short_description: Show what each host gets, or got, as one table, JSON and Markdown
 description:
-  - Takes what a task registered on each host of the play, and makes one report of it. Runs on the controller, once for all hosts.
-  - A callback that writes text for people (V(default), V(debug), V(yaml), V(dense), V(unixy), ...) shows the table as lines of at most
-    100 columns. For every other one, such as V(json), V(minimal) or that of ansible-runner, the same is in the result only.
-  - A host that the play has lost, or that has no result, is a problem in the report. Whether the play goes on is for the playbook to
-    decide, by RV(problems).
+  - Takes what a task registered on each host of the play, and makes one report of it. Runs on the controller, once for
+    all hosts.
+  - A callback that writes text for people (V(default), V(debug), V(yaml), V(dense), V(unixy), ...) shows the table as
+    lines of at most 100 columns. For every other one, such as V(json), V(minimal) or that of ansible-runner, the same is
+    in the result only.
+  - A host that the play has lost, or that has no result, is a problem in the report. Whether the play goes on is for the
+    playbook to decide, by RV(problems).
 options:
   of:
     description:
@@ -25,8 +27,8 @@ options:
     type: str
   path:
     description:
-      - Where the report is also written, as C(<path>.json) and C(<path>.md), with mode 0600. The suffix C(.json) or C(.md) may be left in
-        the name. Empty means that no file is written.
+      - Where the report is also written, as C(<path>.json) and C(<path>.md), with mode 0600. The suffix C(.json) or C(.md)
+        may be left in the name. Empty means that no file is written.
       - The folder has to be there. A relative path starts at the folder from which Ansible was started.
     type: str
     default: ''
@@ -35,7 +37,8 @@ options:
     type: str
     default: K3s artifacts
   check_only:
-    description: Only find out whether a report can be written to O(path), and fail if not. Meant for the start of a play.
+    description:
+      - Only find out whether a report can be written to O(path), and fail if not. Meant for the start of a play.
     type: bool
     default: false
 attributes:
@@ -49,8 +52,8 @@ attributes:
   bypass_host_loop:
     description: Forces a 'global' task that does not execute per host.
     support: full
-    details: C(run_once=true) is needed all the same where the result is used on other hosts than the first. The strategy V(free) refuses
-      such a task.
+    details: C(run_once=true) is needed all the same where the result is used on other hosts than the first. The strategy
+      V(free) refuses such a task.
   platform:
     description: Target OS/families that can be operated against.
     support: full
@@ -103,7 +106,7 @@ problems:
   sample: {pi1: ['pi1 is unreachable: No route to host']}
 hosts:
   description:
-    - What is known of each host, in the order of the inventory. The documentation page C(docs/report.md) names the fields.
+    - What is known of each host, in the order of the inventory. The page C(docs/report.md) names the fields.
     - What is not printable is written as Python does, C(\\x1b).
   returned: unless O(check_only=true)
   type: list
