@@ -15,10 +15,10 @@ description:
   - Takes what a task registered on each host of the play, and makes one report of it. Runs on the controller, once for
     all hosts.
   - A callback that writes text for people (V(default), V(debug), V(yaml), V(dense), V(unixy), ...) shows the table as
-    lines of at most 100 columns. For every other one, such as V(json), V(minimal) or that of ansible-runner, the same is
-    in the result only.
-  - A host that the play has lost, or that has no result, is a problem in the report. Whether the play goes on is for the
-    playbook to decide, by RV(problems).
+    lines of at most 100 columns. For every other one, such as V(json), V(minimal) or that of ansible-runner, the same
+    is in the result only.
+  - A host that the play has lost, or that has no result, is a problem in the report. Whether the play goes on is for
+    the playbook to decide, by RV(problems).
 options:
   of:
     description:
@@ -27,8 +27,8 @@ options:
     type: str
   path:
     description:
-      - Where the report is also written, as C(<path>.json) and C(<path>.md), with mode 0600. The suffix C(.json) or C(.md)
-        may be left in the name. Empty means that no file is written.
+      - Where the report is also written, as C(<path>.json) and C(<path>.md), with mode 0600. The suffix C(.json) or
+        C(.md) may be left in the name. Empty means that no file is written.
       - The folder has to be there. A relative path starts at the folder from which Ansible was started.
     type: str
     default: ''
@@ -52,8 +52,8 @@ attributes:
   bypass_host_loop:
     description: Forces a 'global' task that does not execute per host.
     support: full
-    details: C(run_once=true) is needed all the same where the result is used on other hosts than the first. The strategy
-      V(free) refuses such a task.
+    details: C(run_once=true) is needed all the same where the result is used on other hosts than the first. The
+      strategy V(free) refuses such a task.
   platform:
     description: Target OS/families that can be operated against.
     support: full

@@ -283,7 +283,7 @@ def test_nothing_that_a_node_says_is_evaluated_as_a_template(play, tmp_path):
     again = {
         'name': 'again',
         'ansible.builtin.debug': {
-            'msg': '{{ reported.table }} {{ reported.hosts }} {{ reported.problems }} {{ hostvars.pi1.reported.hosts[0].machine }}'
+            'msg': '{{ reported.table }} {{ reported.hosts }} {{ hostvars.pi1.reported.hosts[0].machine }}'
         },
     }
     keep = {

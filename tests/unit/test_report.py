@@ -218,7 +218,7 @@ def test_a_source_is_shown_relative_to_the_artifact_directory(path, directory, s
 
 def documented_rows():
     """Return the rows of the example in docs/report.md."""
-    sentence = "No K3s binary for host '{}' (machine armv7l, arch arm): /srv/airgap has no file k3s-armhf. Put it there."
+    sentence = "No K3s binary for host '{}' (machine armv7l, arch arm): /srv/airgap has no k3s-armhf. Put it there."
     broken = {'machine': 'armv7l', 'arch': 'arm', 'files': [], 'bytes_to_send': 0, 'version': '', 'node_version': ''}
     return rows(
         server1=looked(
