@@ -451,6 +451,7 @@ def test_a_report_is_two_files_for_the_owner_only(tmp_path, name):
         ('there/', 'a file name is missing'),
         ('.json', 'a file name is missing'),
         ('taken', '{}/taken.md is a folder'),
+        ('/proc/rep', 'no file can be made in the folder /proc ('),
     ],
 )
 def test_where_no_report_can_be_written_one_sentence_names_the_place(tmp_path, monkeypatch, path, says):
