@@ -175,6 +175,7 @@ def test_the_table_is_as_wide_as_the_terminal(play, tmp_path, width):
         stdin=subprocess.DEVNULL,
         stdout=side,
         stderr=side,
+        start_new_session=True,  # what happens to this terminal is no matter of the one that the tests run in
     ):
         os.close(side)
         with open(terminal, encoding='utf-8', errors='replace') as file:
