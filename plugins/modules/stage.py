@@ -19,8 +19,8 @@ description:
 options:
   step:
     description:
-      - V(look) finds and verifies the host's files, looks at the node in one command, and plans. It changes nothing and does not fail:
-        whatever stands in the way is in RV(k3s_artifact.problems), also that the node is unreachable.
+      - V(look) finds and verifies the host's files, looks at the node in one command, and plans. It changes nothing and does not fail.
+        Whatever stands in the way is in RV(k3s_artifact.problems), also that the node is unreachable.
       - V(send) sends what is missing. It waits on the node under a partial name, complete, its digest checked, the binary tried once
         (C(k3s --version), unless C(k3s_artifact_probe=false)), not executable for others. A later run finds it, whether this one goes on or
         not; after a day it is nobody's and removed. This step, too, notes problems and does not fail. It asks nothing of a node that has
