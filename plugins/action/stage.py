@@ -24,6 +24,7 @@ from jinja2 import TemplateError
 from ansible_collections.airgap.k3s.plugins.action.copy import (
     IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target, checked_path, checked_switch, plain)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
+from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
 LOOKUP = 'airgap.k3s.k3s_artifact'
 lookup_loader.get(LOOKUP, class_only=True)  # once in Ansible's own process, not again in that of each host
@@ -233,7 +234,7 @@ class ActionModule(ActionBase):
             found.known['left_out'] = left_out(lookup)
         with contextlib.suppress(AnsibleError):  # noted above
             found.known['directory'] = lookup.root or (os.path.dirname(found.jobs[0].artifact.source) if found.jobs else '')
-        found.known['warnings'] = misspelt(lookup, self._vars)
+        found.known['warnings'] = misspelt(self._vars)
         found.known['files'] = [file_row(job) for job in found.jobs]
 
     def _job(self, artifact, kind, dest):
@@ -334,12 +335,15 @@ def archives(lookup):
 
 
 def scripts(lookup):
-    return [lookup.script(path) for path in lookup._get_script()]
+    paths = (os.path.join(place, INSTALL_SCRIPT_NAME) for place in lookup._places())
+    return [lookup.script(path) for path in list(filter(os.path.lexists, paths))[:1]]
 
 
 def left_out(lookup):
-    return [list(pair) for pair in lookup.left_out()] if hasattr(lookup, 'left_out') else []
+    return [[os.path.basename(path), why] for path, why in lookup.left_out()] if hasattr(lookup, 'left_out') else []
 
 
-def misspelt(lookup, variables):
-    return list(lookup.misspelt(variables)) if hasattr(lookup, 'misspelt') else []
+def misspelt(variables):
+    """Return a warning for each variable that is called like one of ours and is not."""
+    found = k3s_artifact.misspelt(variables) if hasattr(k3s_artifact, 'misspelt') else []
+    return [f'{name} is no variable of this collection.' + (f' Perhaps {near} was meant.' if near else '') for name, near in found]
