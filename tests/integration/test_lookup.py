@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import platform
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -17,12 +18,20 @@ HTML = b'<html>404</html>'
 ARM64 = ['arm64/k3s-arm64', 'arm64/k3s', 'aarch64/k3s-arm64', 'aarch64/k3s', 'k3s-arm64', 'k3s']
 
 
+def content(name, arch):
+    """Return a program for *arch*, or for a name with a suffix what that says: an image archive that is for all, or text."""
+    if '.' not in name:
+        return support.elf(arch, name.encode() + b' v1.31.4+k3s1\0')
+    pack = {'.gz': gzip.compress, '.zst': support.zst, '.tar': bytes, '.txt': lambda _data: name.encode()}
+    return pack[Path(name).suffix](support.image_archive(*support.MACHINES, '386'))
+
+
 def files(*names, arch='arm64'):
     """Make the folder hold program files for *arch* and text files of the given names."""
     def make(folder):
         for name in names:
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(name.encode() if '.' in name else support.elf(arch, name.encode()))
+            (folder / name).write_bytes(content(name, arch))
     return make
 
 
@@ -70,7 +79,7 @@ CASES = [
     Case('term-script', ['{folder}/arm64/k3s-install.sh'], per_arch, ('script',)),
     Case('term-script-none', [], flat, ('script',)),
     Case('term-directory', ['{folder}/arm64'], per_arch, ('directory',)),
-    Case('term-sha256', [support.hashlib.sha256(support.elf('arm64', b'K3s for arm64' * 10)).hexdigest()], terms=('sha256',)),
+    Case('term-sha256', [support.hashlib.sha256(support.elf('arm64', b'K3s for arm64 v1.31.4+k3s1 ' * 10)).hexdigest()], terms=('sha256',)),
     Case('terms-in-order', ['arm64', '{folder}/k3s-arm64', 'k3s-arm64', 'arm64'], terms=('arch', 'binary', 'name', 'arch')),
     Case('term-list', ['arm64', 'k3s-arm64'], terms=(['arch', 'name'],)),
 
