@@ -283,7 +283,9 @@ ELF_EXECUTABLE_TYPES = (2, 3)  # ET_EXEC, ET_DYN (position-independent)
 ELF_LINUX = (0, 3)  # System V, which compilers write for Linux; GNU/Linux
 ELF_SYSTEMS = {1: 'HP-UX', 2: 'NetBSD', 6: 'Solaris', 7: 'AIX', 8: 'IRIX', 9: 'FreeBSD', 12: 'OpenBSD', 97: 'bare ARM', 255: 'no system'}
 ELF_ARM = 40
-PT_DYNAMIC, PT_INTERP, DT_SONAME = 2, 3, 14
+PT_DYNAMIC = 2
+PT_INTERP = 3
+DT_SONAME = 14
 
 
 class ArtifactError(AnsibleLookupError):
@@ -1474,7 +1476,10 @@ class LookupModule(LookupBase):
         """Return the one file of the artifact directory that is called like a release with its version and is right, or None."""
         right = {}
         for folder in self._places():
-            for path in (os.path.join(folder, name) for name in self._names_in(folder) if is_versioned_binary(name)):
+            names = []
+            with contextlib.suppress(ArtifactError):  # a folder that cannot be read is in the listing
+                names = [name for name in self._names_in(folder) if is_versioned_binary(name)]
+            for path in (os.path.join(folder, name) for name in names):
                 try:
                     artifact = self._verified(path, self.root)
                     right.setdefault(artifact.sha256, artifact)
@@ -1644,14 +1649,14 @@ class LookupModule(LookupBase):
             if path is None:
                 raise self._no_binary(host, {}, [None])
             root = path[:-len(relative)]
-        places = (os.path.join(root, name) for name in (*folders(host), ''))
+        places = (*(os.path.join(root, name) for name in folders(host)), os.path.normpath(root))
         return [place for place in places if os.path.isdir(place)]
 
     def _names_in(self, folder):
         try:
             return sorted(os.listdir(folder))
         except OSError as error:
-            raise ArtifactError(f'the folder {folder} of the image archives for {self.host} {describe_os_error(folder, error)}. '
+            raise ArtifactError(f'the folder {folder} for {self.host} {describe_os_error(folder, error)}. '
                                 f'Make it readable.') from error
 
     def _first_candidate(self, host, root):
