@@ -21,6 +21,7 @@ PACKAGES = {
     'rsync': 'the benchmark of synchronize',
     'nginx': 'a mirror that downloads are tested against',
     'strace': 'traces which files the controller opens',
+    'golang-go': 'programs that are built as K3s builds its own',
     'gnupg': 'signs a bundle as docs/security.md says',
     'gcc': 'the amd64 release binary',
     'libc6-dev': 'the amd64 release binary',
