@@ -241,8 +241,6 @@ def test_a_first_transfer_that_breaks_does_not_say_that_something_was_there_befo
     assert 'Unexpected' not in run.output, run.output
 
 
-
-
 def end_worker(standin):
     """Kill the process that runs the task, as the kernel does when memory is short."""
     stream = next(call for call in standin.calls() if call['rc'] is None)
