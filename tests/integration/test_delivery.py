@@ -347,6 +347,19 @@ def test_one_line_of_output_is_one_line(standin, release):
     assert json.loads(line.partition('=> ')[2])['changed'] is True
 
 
+def test_all_that_runs_on_a_node_is_in_the_log_of_vvv(standin, release):
+    run = standin.stage({'node': standin.host('node', MACHINE)}, arguments=['-vvv'])
+    assert run.rc == 0, run.output
+    assert len(re.findall(r'SSH: EXEC', run.output)) == len(standin.calls())
+
+
+@pytest.mark.parametrize('text', ['perhaps', '5', '[]', '{{ nothing }}'])
+def test_a_switch_for_the_trial_run_that_is_neither_true_nor_false_is_refused_before_anything_is_sent(standin, release, text):
+    run = standin.stage({'node': standin.host('node', MACHINE, OLD, k3s_artifact_probe=text)})
+    assert run.rc == 2 and 'k3s_artifact_probe' in run.results[-1]['result']['msg'], run.output
+    assert not streamed(standin) and standin.installed('node').read_bytes() == OLD
+
+
 # --- the plugin under other names
 
 
