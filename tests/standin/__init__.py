@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Nodes that are folders of this machine and are reached through ansible-core's own connection plugin ssh.
 
-The program that the plugin starts is the script ``ssh`` in this folder. So the plugin's ways with a connection are the real
-ones, its options, retries, terminals and time limits, and no root and no network is needed.
+The program that the plugin starts is the script ``ssh`` in this folder. So the plugin's ways with a connection are the
+real ones, its options, retries, terminals and time limits, and no root and no network is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Standin:
     Keywords become what the stand-in does:
     logins   how many logins a host allows before it refuses, None for any number (an open master needs none)
     cuts     after how many bytes of standard input a call is cut, one number for each cut, in order
-    banner   what a login prints on standard output before and after the command's own; the output of earlier calls goes with it
+    banner   what a login prints on standard output around the command's own; the output of earlier calls goes with it
     rate     bytes of standard input in a second, None for no limit
     seed     chooses how what the node says is spoilt on its way, None for not at all
     mark     a file that what the node says would make, were it ever evaluated
@@ -36,7 +36,8 @@ class Standin:
     def __init__(self, folder, **behaviour):
         self.folder, self.nodes, self.state = folder, folder / 'nodes', folder / 'standin'
         self.state.mkdir()
-        self.config = {'nodes': str(self.nodes), 'state': str(self.state), 'logins': None, 'cuts': [], 'banner': '', 'rate': None, 'seed': None,
+        self.config = {'nodes': str(self.nodes), 'state': str(self.state), 'logins': None, 'cuts': [], 'banner': '',
+                       'rate': None, 'seed': None,
                        'mark': str(folder / 'mark'), **behaviour}
         self.behave()
 
@@ -55,7 +56,8 @@ class Standin:
             self.installed(name).chmod(0o755)
         if machine:
             self.program(name, 'uname', f'case $* in *m*) echo {machine} ;; *) exec $real "$@" ;; esac')
-        return {'ansible_connection': 'ssh', 'ansible_ssh_executable': str(HERE / 'ssh'), 'ansible_ssh_transfer_method': 'piped',
+        return {'ansible_connection': 'ssh', 'ansible_ssh_executable': str(HERE / 'ssh'),
+                'ansible_ssh_transfer_method': 'piped',
                 'ansible_python_interpreter': sys.executable, 'k3s_artifact_dir': str(self.folder / 'airgap'),
                 'k3s_artifact_dest': dest or str(self.installed(name)), **variables}
 
@@ -79,7 +81,7 @@ class Standin:
         return {'K3S_STANDIN': str(self.folder / 'standin.json'), 'ANSIBLE_SSH_CONTROL_PATH_DIR': str(controls)}
 
     def calls(self):
-        """Return what each call of the stand-in was, in order: host, login, reached, options, flags, argv, bytes, rc (None while it runs)."""
+        """Return what each call was: host, login, reached, options, flags, argv, bytes, rc (None while it runs)."""
         paths = sorted(path for path in self.state.glob('call-*') if path.suffix != '.new')
         return [{'rc': None, **json.loads(path.read_text())} for path in paths]
 
@@ -88,10 +90,12 @@ class Standin:
         for path in self.state.iterdir():
             path.unlink()
 
-    def stage(self, hosts, /, *tasks, env=None, arguments=(), home='drop-in', timeout=300, timeout_of_task=None, **play):
-        """Run tasks on *hosts*; without any, one called "stage" that copies the binary. Return the :class:`support.Run`."""
+    def stage(self, hosts, /, *tasks, env=None, arguments=(), home='drop-in', timeout=300, timeout_of_task=None,
+              **play):
+        """Run tasks, without any one called "stage" that copies the binary; return the :class:`support.Run`."""
         source = self.folder / 'airgap' / support.BINARIES[support.NATIVE]
         tasks = tasks or ({'name': 'stage', 'copy': {'src': str(source)}},)
         play.update({'timeout': timeout_of_task} if timeout_of_task else {})
         plays = [{'hosts': 'all', 'gather_facts': False, **play, 'tasks': list(tasks)}]
-        return support.play(self.folder, plays, *arguments, hosts=hosts, home=home, timeout=timeout, env={**self.environment, **(env or {})})
+        return support.play(self.folder, plays, *arguments, hosts=hosts, home=home, timeout=timeout,
+                            env={**self.environment, **(env or {})})

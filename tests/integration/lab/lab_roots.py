@@ -17,7 +17,8 @@ RECIPE = 2  # raise it when a function below makes a different root
 PACKAGES = ('base-files', 'base-passwd', 'bash', 'coreutils', 'dash', 'debianutils', 'diffutils', 'findutils', 'grep',
             'gzip', 'hostname', 'libc-bin', 'mawk', 'mount', 'ncurses-base', 'procps', 'sed', 'tar', 'util-linux',
             'acl', 'e2fsprogs', 'libpam-modules', 'python3', 'rsync', 'sudo')
-LOGIN_SHELLS = {'tcsh': '/usr/bin/tcsh', 'fish': '/usr/bin/fish', 'zsh': '/usr/bin/zsh', 'mksh': '/usr/bin/mksh', 'yash': '/usr/bin/yash',
+LOGIN_SHELLS = {'tcsh': '/usr/bin/tcsh', 'fish': '/usr/bin/fish', 'zsh': '/usr/bin/zsh', 'mksh': '/usr/bin/mksh',
+                'yash': '/usr/bin/yash',
                 'posh': '/usr/bin/posh'}  # there is a user for each, who has its name; on the amd64 nodes alone
 KINDS = {
     'amd64': ('amd64', (*PACKAGES, *LOGIN_SHELLS, 'opendoas', 'libpam-modules-bin', 'passwd')),
@@ -81,7 +82,8 @@ def recipe(kind, suite):
 def is_current(kind, suite):
     """Whether there is a complete root made by today's recipe."""
     stamp = stamp_of(kind, suite)
-    return stamp.is_file() and stamp.read_text(encoding='ascii') == recipe(kind, suite) and root_of(kind, suite).is_dir()
+    return stamp.is_file() and stamp.read_text(encoding='ascii') == recipe(kind, suite) and root_of(kind,
+                                                                                                    suite).is_dir()
 
 
 def build(kind, suite, mirror):
@@ -129,7 +131,8 @@ def finish_debian(root):
     (root / 'etc/pam.d/sudo').write_text(permit, encoding='ascii')
     for name in ('doas', 'su'):
         (root / f'etc/pam.d/{name}').write_text('auth sufficient pam_rootok.so\nauth required pam_unix.so\n'
-                                                'account required pam_permit.so\nsession required pam_permit.so\n', encoding='ascii')
+                                                'account required pam_permit.so\nsession required pam_permit.so\n',
+                                                encoding='ascii')
     rule = root / 'etc/sudoers.d/admin'
     rule.write_text(f'{ADMIN} ALL=(ALL:ALL) NOPASSWD: ALL\n', encoding='ascii')
     rule.chmod(0o440)
@@ -146,7 +149,8 @@ def compile_library(root, helper):
         (helper / place[1:]).mkdir(parents=True, exist_ok=True)
         mount(library, helper / place[1:], bind=True)
         try:
-            run('chroot', helper, '/usr/bin/python3', '-m', 'compileall', '-q', '-j2', '-s', place, '-p', f'/usr/lib/{library.name}', place)
+            run('chroot', helper, '/usr/bin/python3', '-m', 'compileall', '-q', '-j2', '-s', place, '-p',
+                f'/usr/lib/{library.name}', place)
         finally:
             unmount_all(helper / place[1:])
             (helper / place[1:]).rmdir()

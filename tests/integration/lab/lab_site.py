@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tests on real nodes share: a node with an old K3s, the task that brings a newer one, and faults in the middle of it."""
+"""What tests on real nodes share: a node with an old K3s, the task that brings a newer one, and faults meanwhile."""
 
 import contextlib
 import json
@@ -32,7 +32,8 @@ class Site:
 
     def __init__(self, lab, folder, node, size=SMALL):
         self.lab, self.folder, self.node = lab, folder, node
-        release = lab.release(folder / 'airgap', layout='flat', version=NEW, size=size, images_size=1000, arches=[node.arch])
+        release = lab.release(folder / 'airgap', layout='flat', version=NEW, size=size, images_size=1000,
+                              arches=[node.arch])
         self.source = release.binaries[node.arch]
         self.new = support.sha256(self.source)
         self.install_old()
@@ -41,7 +42,8 @@ class Site:
 
     def install_old(self):
         """Put the old K3s at the install path, as an administrator would."""
-        old = self.lab.release(self.folder / 'old', layout='flat', version=OLD, size=SMALL // 2, images_size=1000, arches=[self.node.arch])
+        old = self.lab.release(self.folder / 'old', layout='flat', version=OLD, size=SMALL // 2, images_size=1000,
+                               arches=[self.node.arch])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(old.binaries[self.node.arch], self.path)
         self.path.chmod(0o755)
@@ -53,14 +55,15 @@ class Site:
 
     @property
     def partial(self):
-        """The partial file of the newer K3s, that of the run that wrote last where there are more; or where one could be."""
+        """The partial file of the newer K3s, the last written where there are more; or where one could be."""
         found = {}
         for path in self.path.parent.glob(f'.k3s-artifact.k3s.{self.new}*.part'):
             with contextlib.suppress(OSError):
                 found[path.stat().st_mtime_ns] = path
         return found[max(found)] if found else self.path.parent / f'.k3s-artifact.k3s.{self.new}.1.part'
 
-    def play(self, user='root', play=None, before=(), arguments=None, variables=None, folder=None, nodes=None, words=(), of_host=None, env=None):
+    def play(self, user='root', play=None, before=(), arguments=None, variables=None, folder=None, nodes=None, words=(),
+             of_host=None, env=None):
         """Run the task that copies the binary and return the :class:`support.Run`."""
         folder = folder or self.folder
         inventory = self.lab.inventory(folder / 'inventory.yml', nodes or [self.node], user=user, **(variables or {}))
@@ -82,7 +85,8 @@ class Site:
                 folders[:] = [name for name in folders if name not in ('proc', 'sys', 'dev')]
             found.update('/' + os.path.relpath(os.path.join(place, name), self.node.root) for name in names)
         # sudo leaves a mark in the home of a user whose group is called admin
-        return {path for path in found if not path.startswith(OF_A_LOGIN) and not path.endswith('/.sudo_as_admin_successful')}
+        return {path for path in found
+                if not path.startswith(OF_A_LOGIN) and not path.endswith('/.sudo_as_admin_successful')}
 
     def remember(self):
         """Take what is on the node now for what was there before the fault."""
@@ -112,7 +116,8 @@ class Site:
 
 def said(run, host=None):
     """What the last result of the task says that failed or could not be reached."""
-    failed = [entry for entry in run.results if entry['status'] in ('failed', 'unreachable') and host in (None, entry['host'])]
+    failed = [entry for entry in run.results if entry['status'] in ('failed',
+                                                                    'unreachable') and host in (None, entry['host'])]
     assert failed, run.output
     return failed[-1]['result']['msg']
 
@@ -183,8 +188,8 @@ def spoilt(site, content):
 def set_password(node, user, password):
     """Give a user of a node a password that sudo, doas and su ask for there."""
     shadow = node.path('/etc/shadow')
-    lines = [f'{user}:{crypt(password)}:19000:0:99999:7:::' if line.startswith(f'{user}:') else line for line in shadow.read_text().splitlines()]
-    shadow.write_text('\n'.join(lines) + '\n')
+    others = [line for line in shadow.read_text().splitlines() if not line.startswith(f'{user}:')]
+    shadow.write_text('\n'.join([f'{user}:{crypt(password)}:19000:0:99999:7:::', *others, '']))
 
 
 def sudoers(node, *lines, ask=False):
@@ -204,7 +209,8 @@ class Proxy:
 
     def __init__(self, node, cuts=(), address='127.0.0.1'):
         self._node, self._cuts, self._silent, self._lines = node, list(cuts), threading.Event(), []
-        self._listener = socket.create_server((address, 0), family=socket.AF_INET6 if ':' in address else socket.AF_INET)
+        self._listener = socket.create_server((address, 0),
+                                              family=socket.AF_INET6 if ':' in address else socket.AF_INET)
         self.host, self.port = address, self._listener.getsockname()[1]
         self.variables = {'ansible_host': address, 'ansible_port': self.port}
         threading.Thread(target=self._serve, daemon=True).start()

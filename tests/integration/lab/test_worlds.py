@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Other people's ways to a node: their shells, how they become root, their ssh options. The binary arrives where the task says."""
+"""Other people's ways to a node: their shells, their sudo, their ssh. The binary arrives where the task says."""
 
 import json
 import subprocess
@@ -42,7 +42,8 @@ class BecomeModule(BecomeBase):
         super().build_become_command(cmd, shell)
         if not self.get_option('become_pass'):
             self.prompt = ''
-        return ' '.join(['doas', '' if self.get_option('become_pass') else '-n', '-u', self.get_option('become_user'), self._build_success_command(cmd, shell)])
+        flag = '' if self.get_option('become_pass') else '-n '
+        return f'doas {flag}-u {self.get_option("become_user")} {self._build_success_command(cmd, shell)}'
 """
 
 INSIDE = """
@@ -51,7 +52,7 @@ import shlex
 DOCUMENTATION = SSH_DOCUMENTATION.replace('name: ssh', 'name: inside')
 class Connection(Ssh):
     def exec_command(self, cmd, in_data=None, sudoable=True):
-        return super().exec_command('chroot /container /bin/sh -c ' + shlex.quote(cmd), in_data=in_data, sudoable=sudoable)
+        return super().exec_command('chroot /container /bin/sh -c ' + shlex.quote(cmd), in_data, sudoable)
     def put_file(self, in_path, out_path):
         return super().put_file(in_path, '/container' + out_path)
 """
@@ -110,8 +111,10 @@ def system_shell(node, shell):
 def test_a_sudo_that_requires_a_terminal(site, password):
     here = site('amd64')
     set_password(here.node, 'admin', PASSWORD)
-    sudoers(here.node, 'Defaults:admin requiretty', 'admin ALL=(ALL:ALL) ALL' if password else 'admin ALL=(ALL:ALL) NOPASSWD: ALL', ask=password)
-    check_staged(here, user='admin', play={'become': True}, variables={'ansible_become_password': PASSWORD} if password else {})
+    sudoers(here.node, 'Defaults:admin requiretty',
+            'admin ALL=(ALL:ALL) ALL' if password else 'admin ALL=(ALL:ALL) NOPASSWD: ALL', ask=password)
+    check_staged(here, user='admin', play={'become': True},
+                 variables={'ansible_become_password': PASSWORD} if password else {})
 
 
 def test_a_sudo_that_asks_for_a_password(site):
@@ -129,13 +132,15 @@ def test_doas(site, password):
     rule = here.node.path('/etc/doas.conf')
     rule.write_text('permit admin as root\n' if password else 'permit nopass admin as root\n')
     rule.chmod(0o400)
-    check_staged(here, user='admin', play={'become': True, 'become_method': 'lab_doas'}, variables={'ansible_become_password': PASSWORD} if password else {})
+    check_staged(here, user='admin', play={'become': True, 'become_method': 'lab_doas'},
+                 variables={'ansible_become_password': PASSWORD} if password else {})
 
 
 def test_su_with_a_password(site):
     here = site('amd64')
     set_password(here.node, 'root', PASSWORD)
-    check_staged(here, user='admin', play={'become': True, 'become_method': 'su'}, variables={'ansible_become_password': PASSWORD})
+    check_staged(here, user='admin', play={'become': True, 'become_method': 'su'},
+                 variables={'ansible_become_password': PASSWORD})
 
 
 # --- which node, and what in it
@@ -143,12 +148,15 @@ def test_su_with_a_password(site):
 
 def test_each_item_of_a_loop_over_delegate_to_lands_on_its_own_node(lab, tmp_path, extra_nodes, short):
     nodes = [*extra_nodes('amd64', 2), *extra_nodes('arm64'), *extra_nodes('busybox')]
-    release = lab.release(tmp_path / 'airgap', layout='flat', version=NEW, size=2 * MEGABYTE, images_size=1000, arches=['amd64', 'arm64'])
+    release = lab.release(tmp_path / 'airgap', layout='flat', version=NEW, size=2 * MEGABYTE, images_size=1000,
+                          arches=['amd64', 'arm64'])
     for node in nodes:
         node.path(K3S).parent.mkdir(parents=True, exist_ok=True)
     inventory = lab.inventory(tmp_path / 'inventory.yml', nodes)
-    plays = [{'hosts': 'localhost', 'connection': 'local', 'gather_facts': False, 'vars': {'k3s_artifact_dir': str(tmp_path / 'airgap')}, 'tasks': [
-        {'name': 'stage', 'copy': {'src': str(release.binaries['amd64']), 'dest': K3S}, 'delegate_to': '{{ item }}', 'loop': [node.name for node in nodes]}]}]
+    plays = [{'hosts': 'localhost', 'connection': 'local', 'gather_facts': False,
+              'vars': {'k3s_artifact_dir': str(tmp_path / 'airgap')},
+              'tasks': [{'name': 'stage', 'copy': {'src': str(release.binaries['amd64']), 'dest': K3S},
+                         'delegate_to': '{{ item }}', 'loop': [node.name for node in nodes]}]}]
     run = support.play(tmp_path, plays, hosts=inventory, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(short)})
     print(run.output)
     assert run.rc == 0
@@ -159,12 +167,14 @@ def test_each_item_of_a_loop_over_delegate_to_lands_on_its_own_node(lab, tmp_pat
 
 def test_each_item_of_a_loop_over_ports_lands_on_its_own_node(lab, tmp_path, extra_nodes, short):
     nodes = [*extra_nodes('amd64', 2), *extra_nodes('arm64')]
-    release = lab.release(tmp_path / 'airgap', layout='flat', version=NEW, size=2 * MEGABYTE, images_size=1000, arches=['amd64', 'arm64'])
+    release = lab.release(tmp_path / 'airgap', layout='flat', version=NEW, size=2 * MEGABYTE, images_size=1000,
+                          arches=['amd64', 'arm64'])
     for node in nodes:
         node.path(K3S).parent.mkdir(parents=True, exist_ok=True)
     inventory = lab.inventory(tmp_path / 'inventory.yml', nodes[:1])
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'stage', 'copy': {'src': str(release.binaries['amd64']), 'dest': K3S}, 'vars': {'ansible_port': '{{ item }}'}, 'loop': [node.port for node in nodes]}]}]
+        {'name': 'stage', 'copy': {'src': str(release.binaries['amd64']), 'dest': K3S},
+         'vars': {'ansible_port': '{{ item }}'}, 'loop': [node.port for node in nodes]}]}]
     run = support.play(tmp_path, plays, hosts=inventory, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(short)})
     print(run.output)
     assert run.rc == 0
@@ -172,7 +182,8 @@ def test_each_item_of_a_loop_over_ports_lands_on_its_own_node(lab, tmp_path, ext
         assert support.sha256(node.path(K3S)) == support.sha256(release.binaries[node.arch]), node
 
 
-def test_two_runs_with_equal_process_numbers_and_one_control_directory_reach_their_own_nodes(lab, tmp_path, extra_nodes, short):
+def test_two_runs_with_equal_process_numbers_and_one_control_directory_reach_their_own_nodes(lab, tmp_path, extra_nodes,
+                                                                                             short):
     """As two containers do: each has a process namespace of its own, so that each run's worker has the same number."""
     slow, fast = extra_nodes('slow')[0], extra_nodes('amd64')[0]
     slow.throttle('10mbit')
@@ -185,13 +196,17 @@ def test_two_runs_with_equal_process_numbers_and_one_control_directory_reach_the
         node.path(K3S).parent.mkdir(parents=True, exist_ok=True)
         support.install_drop_in(folder)
         inventory = lab.inventory(folder / 'inventory.yml', [node])
-        (folder / 'site.yml').write_text(json.dumps([{'hosts': 'all', 'gather_facts': False, 'tasks': [{'copy': {'src': str(source), 'dest': K3S}}]}]))
-        return subprocess.run(['unshare', '--pid', '--fork', '--mount-proc', str(support.PROGRAMS / 'ansible-playbook'), '-i', str(inventory), 'site.yml'],
-                              cwd=folder, env=support.environment(folder, ANSIBLE_SSH_CONTROL_PATH_DIR=str(short)), text=True, stdin=subprocess.DEVNULL,
+        (folder / 'site.yml').write_text(json.dumps([{'hosts': 'all', 'gather_facts': False,
+                                                      'tasks': [{'copy': {'src': str(source), 'dest': K3S}}]}]))
+        return subprocess.run(['unshare', '--pid', '--fork', '--mount-proc', str(support.PROGRAMS / 'ansible-playbook'),
+                               '-i', str(inventory), 'site.yml'],
+                              cwd=folder, env=support.environment(folder, ANSIBLE_SSH_CONTROL_PATH_DIR=str(short)),
+                              text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(stage, slow)
-        system.wait_until(lambda: list(slow.path(K3S).parent.glob('.k3s*')) or first.done(), 60, 'The first run does not begin.')
+        system.wait_until(lambda: list(slow.path(K3S).parent.glob('.k3s*')) or first.done(), 60,
+                          'The first run does not begin.')
         second = pool.submit(stage, fast)
         for done in (first.result(), second.result()):
             assert done.returncode == 0, done.stdout
@@ -235,22 +250,26 @@ def test_a_connection_that_is_cut_at_3_megabytes_is_made_again(site):
 def master(here, path):
     """Open a connection by hand that others can share."""
     *command, login = here.node.ssh()
-    subprocess.run([*command, '-o', 'ControlMaster=yes', '-o', f'ControlPath={path}', '-o', 'ControlPersist=120', '-fN', login], check=True, stdin=subprocess.DEVNULL,
+    subprocess.run([*command, '-o', 'ControlMaster=yes', '-o', f'ControlPath={path}', '-o', 'ControlPersist=120', '-fN',
+                    login], check=True, stdin=subprocess.DEVNULL,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize('way', ['ansible_ssh_common_args', 'ansible_control_path', 'the connection that an earlier run left'])
+@pytest.mark.parametrize('way',
+                         ['ansible_ssh_common_args', 'ansible_control_path', 'the connection that an earlier run left'])
 def test_where_nobody_can_log_in_again_the_open_connection_is_used(site, way):
     """As with a second factor: what is open serves, whatever the user has told of it."""
     here = site('amd64', BIG)
     here.remember()
     path = Path(here.controls) / 'by-hand'
-    variables = {'ansible_ssh_common_args': f'-o ControlPath={path} -o ControlMaster=auto ' + ' '.join(HOST_KEY_OPTIONS)}
+    common = ['-o', f'ControlPath={path}', '-o', 'ControlMaster=auto', *HOST_KEY_OPTIONS]
+    variables = {'ansible_ssh_common_args': ' '.join(common)}
     if way == 'ansible_control_path':
         variables = {'ansible_control_path': str(path)}
     if way.startswith('the connection'):
         variables = {}
-        assert here.play(before=[{'hosts': 'all', 'gather_facts': False, 'tasks': [{'ansible.builtin.raw': 'true'}]}], words=('--tags', 'none')).rc == 0
+        assert here.play(before=[{'hosts': 'all', 'gather_facts': False, 'tasks': [{'ansible.builtin.raw': 'true'}]}],
+                         words=('--tags', 'none')).rc == 0
         assert here.play(arguments={'src': '/etc/hostname', 'dest': '/tmp/first'}).rc == 0
         here.node.path('/tmp/first').unlink()
     else:
@@ -268,7 +287,8 @@ def test_a_forwarding_that_must_not_fail_does_not_fail_twice(site):
     here = site('amd64')
     with Proxy(here.node) as free:
         port = free.port
-    check_staged(here, variables={'ansible_ssh_extra_args': f'-R 127.0.0.1:{port}:127.0.0.1:9 -o ExitOnForwardFailure=yes'})
+    check_staged(here,
+                 variables={'ansible_ssh_extra_args': f'-R 127.0.0.1:{port}:127.0.0.1:9 -o ExitOnForwardFailure=yes'})
 
 
 @pytest.mark.parametrize('args', ['-o ControlPath=none', '-o ControlMaster=no', '-S none', '-o ControlPersist=no'])
@@ -280,7 +300,8 @@ def test_a_user_without_shared_connections(site, args):
 @pytest.mark.parametrize('folder', ['with a space', "{{ 'a' + 'b' }}"])
 def test_a_control_directory_with_an_unusual_name(site, folder):
     here = site('amd64')
-    check_staged(here, variables={'ansible_control_path_dir': f'{here.controls}/{folder}'}, env={'ANSIBLE_SSH_CONTROL_PATH_DIR': here.controls})
+    check_staged(here, variables={'ansible_control_path_dir': f'{here.controls}/{folder}'},
+                 env={'ANSIBLE_SSH_CONTROL_PATH_DIR': here.controls})
 
 
 def test_a_node_behind_a_jump_host_that_a_configuration_file_names(site, extra_nodes, lab):
@@ -288,8 +309,9 @@ def test_a_node_behind_a_jump_host_that_a_configuration_file_names(site, extra_n
     jump = lab.nodes['arm64'] if 'arm64' in lab.nodes else extra_nodes('arm64')[0]
     jump.reset()
     config = here.folder / 'ssh_config'
-    common = f'User root\n IdentityFile {lab.key_file}\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n'
-    config.write_text(f'Host jump\n HostName {jump.host}\n Port {jump.port}\n {common}\nHost node\n HostName {here.node.host}\n ProxyJump jump\n {common}\n')
+    common = f'User root\nIdentityFile {lab.key_file}\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null'
+    config.write_text(f'Host jump\nHostName {jump.host}\nPort {jump.port}\n{common}\n'
+                      f'Host node\nHostName {here.node.host}\nProxyJump jump\n{common}\n')
     check_staged(here, variables={'ansible_ssh_common_args': f'-F {config}'}, of_host={'ansible_host': 'node'})
 
 
@@ -303,7 +325,8 @@ def test_an_address_of_ipv6(site):
 def test_a_login_with_a_password(site, mechanism):
     here = site('amd64')
     check_staged(here, user='admin', play={'become': True}, variables={
-        'ansible_password': here.lab.password, 'ansible_ssh_password_mechanism': mechanism, 'ansible_ssh_private_key_file': ''})
+        'ansible_password': here.lab.password, 'ansible_ssh_password_mechanism': mechanism,
+        'ansible_ssh_private_key_file': ''})
 
 
 def test_a_login_that_becomes_another_user_for_each_item(site):
