@@ -256,10 +256,13 @@ def test_a_first_transfer_that_breaks_does_not_say_that_something_was_there_befo
 
 
 def end_worker(standin):
-    """Kill the process that runs the task, as the kernel does when memory is short."""
-    stream = next(call for call in standin.calls() if call['rc'] is None)
-    parent = int(Path(f'/proc/{stream["pid"]}/stat').read_text().rpartition(')')[2].split()[1])
-    os.kill(parent, signal.SIGKILL)
+    """Kill the process that runs the task, as the kernel does when memory is short; no other process whatever."""
+    for call in alive(standin):
+        worker = int(Path(f'/proc/{call["pid"]}/stat').read_text().rpartition(')')[2].split()[1])
+        if str(standin.folder / 'inventory.json') in Path(f'/proc/{worker}/cmdline').read_text().split('\0'):
+            os.kill(worker, signal.SIGKILL)
+            return
+    raise AssertionError('no process runs the task')
 
 
 def alive(standin):

@@ -150,6 +150,7 @@ def loop_disk(here, kind):
     os.sync()
 
     def lose_power():
+        assert os.path.ismount(target), 'never the disk of this machine'
         folder = os.open(target, os.O_RDONLY)
         try:
             fcntl.ioctl(folder, GOING_DOWN, struct.pack('I', WITHOUT_LOG))
