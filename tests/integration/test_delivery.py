@@ -155,7 +155,9 @@ def test_the_program_that_the_user_names_as_ssh_is_the_only_one_that_runs(standi
         (programs / name).chmod(0o755)
     run = standin.stage({'node': standin.host('node', MACHINE)}, env={'PATH': f'{programs}:{os.environ["PATH"]}'})
     assert run.rc == 0, run.output
-    assert standin.installed('node').read_bytes() == release[NATIVE].read_bytes() and not mark.exists()
+    assert standin.installed('node').read_bytes() == release[NATIVE].read_bytes()
+    ran = mark.read_text().splitlines() if mark.exists() else []
+    assert set(ran) <= {'ssh -o ControlPersist'}, 'which is how some releases of ansible-core ask what ssh can do'
 
 
 # --- the user's ssh options, and no others
