@@ -121,7 +121,7 @@ $0$?" >&3; } | head -c 4096 3>&-; } 3>&1' "$word-" "$@" & p=$!
         { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; end_group $p || kill -9 $p; } >/dev/null 2>&1 & w=$!
         wait $p; kill $w; end_group $p; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
-    out=$(printf %s "$out" | tr '\n' ' ')
+    out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
 }
 '''
 
