@@ -113,13 +113,14 @@ stale() {
     done
 }
 at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
-end_group() { case $(command -v kill) in /*) kill -9 -- "-$1" ;; *) kill -9 "-$1" ;; esac; }  # procps reads "-9 -12" as -9 -1: everything
 guarded() {
+    # kill with -- only: without it, kill of procps takes a process group that begins with 1 for everybody.
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
-        $s sh -c '{ { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-; echo "
-$0$?" >&3; } | head -c 4096 3>&-; } 3>&1' "$word-" "$@" & p=$!
-        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; end_group $p || kill -9 $p; } >/dev/null 2>&1 & w=$!
-        wait $p; kill $w; end_group $p; } 2>/dev/null )
+        $s sh -c 'mark=$1; shift; { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
+            echo "
+$mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
+        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -s KILL -- "-$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
+        wait $p; kill $w; [ -z "$s" ] || kill -s KILL -- "-$p"; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
     out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
 }
@@ -177,8 +178,10 @@ fail() {
         [ -f "$part" ] || set -- gone
         case $1 in digest | run) rm -f "$part" ;; *) chmod 0600 "$part" 2>/dev/null ;; esac
     fi
-    say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; exit 1
+    say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; finish 1
 }
+watch=
+finish() { [ -z "$watch" ] || kill -s KILL "$watch"; exit "$1"; }
 part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
 '''
 
@@ -273,7 +276,7 @@ attributes() {
     [ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
 }
 attributes
-if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; exit 0; fi
+if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; finish 0; fi
 if [ -n "$part" ] && [ -f "$dest" ]; then
     case $(ls -ld "$dest") in ??????????+*)
         getfacl -cp "$dest" 2>/dev/null | grep -E '^(user|group):[^:]+:' | setfacl -M - "$part" 2>/dev/null ;;
@@ -290,13 +293,15 @@ if [ -n "$part" ]; then
 fi
 describe
 say end yes
+finish 0
 '''
 INSTALL_ONLY = COMMON + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL
+INSTALL_PARTS = COMMON + 'put() (\n' + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL.strip() + '\n)\n'
 # In a stream, standard input ends when the run does: after that nothing is put in place.
 RECEIVE_AND_INSTALL = RECEIVE + r'''
 if [ -z "$from" ]; then
     exec 3<&0; { cat <&3 >/dev/null; kill -TERM $$; } >/dev/null 2>&1 & watch=$!
-    exec 3<&-; trap 'kill $watch 2>/dev/null' EXIT
+    exec 3<&-
 fi
 ''' + INSTALL
 
@@ -395,6 +400,7 @@ class Node(NamedTuple):
     blocked: str  # what is in the way of the folder: a dangling link, a file
     free: int | None  # bytes
     partials: tuple
+    mount: str = ''  # where the file system of the folder is mounted
 
     def partial(self, sha256):
         """Return the longest partial file of the file with that digest, None without one."""
@@ -416,7 +422,7 @@ def parse_node(found, arch_of, arch_of_program):
     def last(key):
         return found.get(key, [''])[-1]
     head = bytes.fromhex(last('head')) if re.fullmatch(r'([0-9a-f]{2})+', last('head')) else b''
-    free = re.search(r'\s([0-9]{1,18})\s+[0-9]+%', last('free'))
+    free = re.search(r'\s([0-9]{1,18})\s+[0-9]+%\s*(.*)', last('free'))
     uid, _, name = last('user').partition(' ')
     partials = [PART.fullmatch(part) for part in found.get('part', [])]
     return Node(
@@ -426,7 +432,8 @@ def parse_node(found, arch_of, arch_of_program):
         version=''.join(re.findall(r'\bv[0-9][\w.+-]*', last('version'))[:1]), folder='folder' in found, writable='writable' in found,
         fixed='fixed' in found, blocked=last('blocked'),
         free=int(free.group(1)) * 1024 + sum(number(size) or 0 for size in found.get('reclaim', [])) if free else None,
-        partials=tuple(Partial(part[1], part[2], int(part[3]), part[4], part[5]) for part in partials if part))
+        partials=tuple(Partial(part[1], part[2], int(part[3]), part[4], part[5]) for part in partials if part),
+        mount=free.group(2) if free else '')
 
 
 class Plan(NamedTuple):
@@ -731,31 +738,60 @@ class Delivery:
         """Do what is *planned*; return what the install program answered and the way that was taken."""
         if planned.action == 'attributes':
             return self._answer(job, self._program(job, node, INSTALL_ONLY, waiting=''), 'set the attributes'), ''
+        return self._send_surely(job, node, planned)
+
+    def _send_surely(self, job, node, planned, **values):
+        """Send; where somebody takes the partial file away meanwhile, once more from its beginning."""
         try:
-            return self._send(job, node, planned, RECEIVE_AND_INSTALL)
+            return self._send(job, node, planned, RECEIVE_AND_INSTALL, **values)
         except PartialLost:
             node, = self.look(job.target)
             again = self.plan(job, node)
             if again.installed == 'same':
                 return {}, ''
         try:
-            return self._send(job, node, again._replace(start=0), RECEIVE_AND_INSTALL)
+            return self._send(job, node, again._replace(start=0), RECEIVE_AND_INSTALL, **values)
         except PartialLost:
             self.fail(f'the partial file in {os.path.dirname(job.dest)} was changed or taken away by somebody else, perhaps by '
                       f'another run against this node. Run again.')
 
     def send(self, job, node, planned):
-        """Send the file and check it, without putting it in place; return (place, pid, seal) of what waits on the node."""
-        report, way = self._send(job, node, planned, RECEIVE_AND_INSTALL, only='check')
-        part, seal = report['part'][-1], report.get('token', [''])[-1]
-        if not re.fullmatch(r'(up|dir) [0-9]{1,10}', part) or not re.fullmatch(r'[0-9 ]{1,60}', seal):
-            self.fail(f'answers {part!r} for what waits there, which is no answer. Nothing was put in place.')
-        return {'waiting': part, 'token': seal, 'way': way, 'version': report.get('version', [''])[-1]}
+        """Send the file and check it, without putting it in place.
 
-    def place(self, job, node, waiting, token):
-        """Put in place what :meth:`send` has left on the node."""
-        program = self._program(job, node, INSTALL_ONLY, waiting=waiting, token=token, only='place')
-        return self._answer(job, program, f'put {job.dest} in place')
+        Return what waits on the node (waiting: "place pid", token: its seal), the way that was taken and the version that it printed;
+        without waiting where another run has put the file in place meanwhile.
+        """
+        report, way = self._send_surely(job, node, planned, only='check')
+        part, token = report.get('part', [''])[-1], report.get('token', [''])[-1]
+        if report and not self.is_waiting(part, token):
+            self.fail(f'answers {part!r} for what waits there, which is no answer. Nothing was put in place.')
+        return {'waiting': part, 'token': token, 'way': way, 'version': report.get('version', [''])[-1]}
+
+    @staticmethod
+    def is_waiting(waiting, token):
+        """Tell whether two texts are what :meth:`send` says of a file that waits."""
+        return bool(re.fullmatch(r'(up|dir) [0-9]{1,10}', waiting) and re.fullmatch(r'[0-9 ]{1,60}', token))
+
+    def place(self, *parts):
+        """Put in place what :meth:`send` has left on the node, in one command, in order; stop at the first that fails.
+
+        parts: (job, node, waiting, token); with waiting empty only the attributes of what is there are set.
+        Return how many are done, and what went wrong with the next one (an error), or None.
+        """
+        programs = [self._program(job, node, 'put || exit 1', waiting=waiting, token=token, only='place' if waiting else '')
+                    for job, node, waiting, token in parts]
+        result = self._run(INSTALL_PARTS + ''.join(program for _word, program in programs), f'put {len(parts)} files in place')
+        for done, ((word, _program), part) in enumerate(zip(programs, parts)):
+            found = answers(result['stdout'], word)
+            if 'end' not in found:
+                try:
+                    self._raise(part[0], found, said(result))
+                except PartialLost:
+                    return done, StagingError(f'{self._host}: what waited for {part[0].dest} was changed or taken away, perhaps by another '
+                                              f'run against this node. Run again.')
+                except StagingError as error:
+                    return done, error
+        return len(parts), None
 
     def _program(self, job, node, script, word=None, **values):
         word = word or secrets.token_hex(8)
@@ -808,7 +844,8 @@ class Delivery:
         return report
 
     def _put(self, job, node, planned, script, **values):
-        temporary = self._connection._shell.join_path(self._action._make_tmp_path(), 'artifact')
+        shell = self._connection._shell
+        temporary = shell.join_path(shell.tmpdir or self._action._make_tmp_path(), 'artifact')  # one folder for all files of a task
         if planned.start < job.artifact.size:
             with self._opened(job.artifact.source):
                 self._connection.put_file(job.artifact.source, temporary)
@@ -960,6 +997,21 @@ class Request(NamedTuple):
     mode: str  # unless the task says another
 
 
+def checked_path(host, name, path):
+    """Return the value *path* of a variable of the user as a path of the node; an empty one is left as it is."""
+    if path and (not isinstance(path, str) or not path.startswith('/') or path.endswith('/') or '\0' in path):
+        raise StagingError(f'{name} of {host} is {path!r}. Set it to an absolute path on the node.')
+    return os.path.normpath(path).replace('//', '/') if path else path
+
+
+def checked_switch(host, name, value):
+    """Return the value of a variable of the user as True or False."""
+    try:
+        return boolean(value)
+    except TypeError:
+        raise StagingError(f'{name} of {host} is {value!r}. Set it to true or false.') from None
+
+
 class ActionModule(core_copy().ActionModule):
 
     def run(self, tmp=None, task_vars=None):
@@ -1042,21 +1094,14 @@ class ActionModule(core_copy().ActionModule):
 
     def _checked_path(self, name, default):
         """Return the path of the node that the variable *name* says."""
-        path = self._setting(name, default)
-        if path and (not isinstance(path, str) or not path.startswith('/') or path.endswith('/') or '\0' in path):
-            raise StagingError(f'{name} of {self._host} is {path!r}. Set it to an absolute path on the node.')
-        return os.path.normpath(path).replace('//', '/') if path else path
+        return checked_path(self._host, name, self._setting(name, default))
 
     def _setting(self, name, default=None):
         """Return the value of a variable of the host, expanded, or *default*."""
         return self._prepared().setting(name, default) if name in self._vars else default
 
     def _switch(self, name, default):
-        value = self._setting(name, default)
-        try:
-            return boolean(value)
-        except TypeError:
-            raise StagingError(f'{name} of {self._host} is {value!r}. Set it to true or false.') from None
+        return checked_switch(self._host, name, self._setting(name, default))
 
     # --- the task's arguments
 
