@@ -122,7 +122,7 @@ $mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
         { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -s KILL -- "-$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
         wait $p; kill $w; [ -z "$s" ] || kill -s KILL -- "-$p"; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
-    out=$(printf %s "$out" | tr '\n' ' ')
+    out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
 }
 '''
 
