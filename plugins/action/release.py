@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fetch a K3s release, verified, into one folder per architecture. The documentation is in plugins/modules/release.py.
 
-Data flows one way: options → architectures → checksum lists → what is missing → files that arrived → files in place.
+Data flows one way: options, architectures, checksum lists, what is missing, files that arrived, files in place.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ SCRIPT = 'k3s-install.sh'
 
 ARGUMENTS = {
     'version': {}, 'dir': {'type': 'path'}, 'arches': {'type': 'list', 'elements': 'str'}, 'images': {'default': 'zst'},
-    'url': {'default': 'https://github.com/k3s-io/k3s/releases/download'}, 'install_url': {'default': 'https://get.k3s.io/'},
+    'url': {'default': 'https://github.com/k3s-io/k3s/releases/download'},
+    'install_url': {'default': 'https://get.k3s.io/'},
     'username': {}, 'password': {'no_log': True}, 'force_basic_auth': {'type': 'bool', 'default': False},
-    'ca_path': {'type': 'path'}, 'use_proxy': {'type': 'bool', 'default': True}, 'timeout': {'type': 'int', 'default': 30},
+    'ca_path': {'type': 'path'}, 'use_proxy': {'type': 'bool', 'default': True},
+    'timeout': {'type': 'int', 'default': 30},
 }
 
 TEXT_LIMIT = 1 << 20  # bytes of a checksum list or an install script; K3s's have 1 and 38 KB
@@ -63,7 +65,8 @@ ADVICE = {
     404: 'Check that k3s_version names a release, that the release has this architecture '
          '(https://github.com/k3s-io/k3s/releases), and that k3s_download_url, if it is set, has the same layout.',
 }
-OTHER_ADVICE = 'Check the address, the network, the proxy and the CA, or try again later: a file is continued where it stopped.'
+OTHER_ADVICE = ('Check the address, the network, the proxy and the CA, or try again later: '
+                'a file is continued where it stopped.')
 
 
 class FetchError(ArtifactError):
@@ -92,12 +95,13 @@ def check_version(version):
 def check_directory(directory):
     example = 'as in -e k3s_artifact_dir=/srv/airgap.'
     if not directory:
-        raise ArtifactError(f'Neither k3s_artifact_dir nor airgap_dir is set: say which folder the release goes to, {example}')
+        raise ArtifactError(f'Neither k3s_artifact_dir nor airgap_dir is set: '
+                            f'say which folder the release goes to, {example}')
     if not os.path.isabs(directory):
         raise ArtifactError(f'{shown(directory)} is a relative path, and this playbook lies inside a collection: '
                             f'write the whole path, {example}')
     if '\0' in directory:
-        raise ArtifactError(f'k3s_artifact_dir is {shown(directory)}, which is no path: write the whole path, {example}')
+        raise ArtifactError(f'{shown(directory)} is no path: write the whole path, {example}')
 
 
 def is_address(url):
@@ -119,8 +123,9 @@ def check_options(options):
     if options['images'] not in ARCHIVES:
         raise ArtifactError(f'k3s_download_images is {shown(options["images"])}: it can be {", ".join(ARCHIVES)}.')
     if not all(is_address(url) for url in (options['url'], options['install_url'] or options['url'])):
-        raise ArtifactError('k3s_download_url and k3s_download_install_url have to be http or https addresses without a name and a '
-                            'password in them: those belong into k3s_download_username and k3s_download_password.')
+        raise ArtifactError('k3s_download_url and k3s_download_install_url have to be http or https addresses without a '
+                            'name and a password in them: those belong into k3s_download_username and '
+                            'k3s_download_password.')
     if options['timeout'] < 1:
         raise ArtifactError(f'k3s_download_timeout is {options["timeout"]}: it is a number of seconds, one at least.')
     if options['ca_path']:
@@ -143,17 +148,17 @@ def choose_arches(asked, machines):
         arches = sorted({word.strip() for part in asked for word in part.split(',')} - {''})
         unknown = [arch for arch in arches if arch not in BY_ARCH]
         if unknown or not arches:
-            raise ArtifactError(f'k3s_download_arches names {", ".join(ascii(arch)[1:-1] for arch in unknown)[:200] or "nothing"}: '
-                                f'K3s is released for {ARCHES}.')
+            named = ', '.join(ascii(arch)[1:-1] for arch in unknown)[:200] or 'nothing'
+            raise ArtifactError(f'k3s_download_arches names {named}: K3s is released for {ARCHES}.')
         return arches, False
-    # The inventory decides only if it knows the machine of every host: a gap would show on the wrong side of the air gap.
+    # The inventory decides only if it knows every host's machine: a gap would show on the wrong side of the air gap.
     if not machines or None in machines.values():
         return sorted(BY_ARCH), True
     without = [f'{name} ({ascii(machine)[1:-1][:60]})' for name, machine in sorted(machines.items())
                if machine not in BY_MACHINE or not BY_MACHINE[machine].binary]
     if without:
-        raise ArtifactError(f'K3s has no release for {", ".join(without)}. Name the architectures of the other hosts in '
-                            f'k3s_download_arches, which may be any of {ARCHES}.')
+        raise ArtifactError(f'K3s has no release for {", ".join(without)}. Name the architectures of the other hosts '
+                            f'in k3s_download_arches, which may be any of {ARCHES}.')
     return sorted({BY_MACHINE[machine].arch for machine in machines.values()}), False
 
 
@@ -184,8 +189,8 @@ def describe_failure(error, timeout):
 class Answer:
     """One GET request and what came.
 
-    A thread of its own asks, so that no server can keep us longer than the limits say, whatever it does: a socket's timeout
-    ends the wait for a byte, not for a name server, a header or a chunk that comes byte by byte.
+    A thread of its own asks, so that no server can keep us longer than the limits say, whatever it does: a socket's
+    timeout ends the wait for a byte, not for a name server, a header or a chunk that comes byte by byte.
     """
 
     def __init__(self, url, timeout, **options):
@@ -200,8 +205,8 @@ class Answer:
 
     def _ask(self, options):
         try:
-            with open_url(self.url, timeout=self._timeout, follow_redirects='none', decompress=False, http_agent='k3s-artifact',
-                          **options) as response:
+            with open_url(self.url, timeout=self._timeout, follow_redirects='none', decompress=False,
+                          http_agent='k3s-artifact', **options) as response:
                 self._items.put((response.status, response.headers, response.length))
                 block = True
                 while block:
@@ -256,9 +261,9 @@ class Client:
         self.warnings = []
 
     def get(self, url, start=0):
-        """Return the :class:`Answer` with the file at *url* and the byte that it begins with: *start*, or 0 if the server cannot.
+        """Return the :class:`Answer` with the file at *url*, and the byte that it begins with.
 
-        Redirects are followed here: at each address it is decided anew who sees the credentials.
+        That is *start*, or 0 if the server cannot. Redirects are followed here: at each address it is decided anew who sees the credentials.
         """
         headers = {'Range': f'bytes={start}-'} if start else {}
         place = url
@@ -274,12 +279,15 @@ class Client:
                 rf'bytes {start}-', answer.headers.get('Content-Range') or '')):
             return self.get(url)
         if answer.status != 200 and not (start and answer.status == 206):
-            where = '' if origin(place) == origin(url) else f' at {shown("://".join(origin(place)[:2]))}, where it redirects to'
-            raise FetchError(f'it answers {answer.status} ({http.client.responses.get(answer.status, "unknown")}){where}', answer.status)
+            said = f'it answers {answer.status} ({http.client.responses.get(answer.status, "unknown")})'
+            if origin(place) != origin(url):
+                said += f' at {shown("://".join(origin(place)[:2]))}, where it redirects to'
+            raise FetchError(said, answer.status)
         return answer, start if answer.status == 206 else 0
 
     def _redirected(self, url, answer):
-        location = quote(answer.headers.get('Location') or '', safe=string.punctuation, encoding='latin-1', errors='replace')
+        said = answer.headers.get('Location') or ''
+        location = quote(said, safe=string.punctuation, encoding='latin-1', errors='replace')
         with contextlib.suppress(ValueError):
             location = urljoin(url, location)
         if not is_address(location):
@@ -295,7 +303,7 @@ class Client:
     def save(self, url, path, sha256, progress):
         """Bring the file at *url* to *path* if its digest is *sha256*; continue what an earlier run left there.
 
-        Return whether something had to be continued, None if everything was there. What turns out wrong is not left behind.
+        Return whether something was continued, None if everything was there. What turns out wrong is not left behind.
         """
         with open(path, 'a+b') as file:
             digest = hash_of(file)
@@ -336,8 +344,12 @@ class Progress:
             display.display(progress_line(self._name, done, start, length, now - self._began), stderr=True)
 
 
+def readable(size):
+    return f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.1f} kB'
+
+
 def progress_line(name, done, start, length, seconds):
-    """Say how far a transfer is: *done* bytes are there, *start* of them were there *seconds* ago, *length* come after *start*."""
+    """Say how far a transfer is: *done* bytes are there, *start* of them since *seconds* ago; *length* bytes follow *start*."""
     rate = max((done - start) / seconds, 1)
     if length is None:
         return f'{name}: {done / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s'
@@ -350,7 +362,7 @@ def progress_line(name, done, start, length, seconds):
 
 
 def read_list(data):
-    """Return the digests of a checksum list by file name. The lookup reads the same list behind the gap, with the same function."""
+    """Return the digests of a checksum list by file name, as the lookup reads it behind the gap."""
     return parse_checksum_list(data.decode('utf-8', 'replace'))
 
 
@@ -391,43 +403,44 @@ class Folder:
     """The folder of one architecture. Files arrive and are verified in .partial, then all take their places at once."""
 
     def __init__(self, root, arch, archive, listed, script, url):
-        """archive: the suffix of the image archive or None; listed, script: bytes, None for no script; url: the list's address."""
+        """archive: the image archive's suffix or None; listed: the checksum list; script: None for none; url: the list's."""
         self.arch, release = arch, BY_ARCH[arch]
         self.path = os.path.join(root, arch)
         self._partial = os.path.join(self.path, '.partial')
         try:
             digests = read_list(listed)
         except ArtifactError as error:
-            raise ArtifactError(f'{url} {error}. Check k3s_download_url and the proxy: a page for people (a login, an error) '
-                                f'may have come in place of the file.') from error
+            raise ArtifactError(f'{url} {error}. Check k3s_download_url and the proxy: a page for people (a login, an '
+                                f'error) may have come in place of the file.') from error
         # Every k3s-ansible finds k3s in a folder of its own, and none finds k3s-armhf.
         wanted = [('k3s', release.binary, 0o755)]
         if archive:
             wanted.append((f'k3s-airgap-images-{arch}{archive}', f'k3s-airgap-images-{arch}{archive}', 0o644))
         missing = [released for _name, released, _mode in wanted if released not in digests]
         if missing:
-            raise ArtifactError(f'{url} does not name {" or ".join(missing)}, only {", ".join(map(shown, digests))[:500]}: '
+            named = ', '.join(map(shown, digests))[:500]
+            raise ArtifactError(f'{url} does not name {" or ".join(missing)}, only {named}: '
                                 f'check k3s_version, k3s_download_images and the mirror.')
         # The list comes first: from then on, the lookup refuses what is of another release.
         texts = [(f'sha256sum-{arch}.txt', listed, 0o644)] + ([(SCRIPT, script, 0o755)] if script else [])
         self.items = [Item(name, name, hashlib.sha256(data).hexdigest(), mode, data) for name, data, mode in texts]
         self.items += [Item(name, released, digests[released], mode) for name, released, mode in wanted]
-        # Names under which a file of another release would be found in place of ours, and the digests that they may have.
+        # Names under which a file of another release would be found in place of ours, and what digests they may have.
         others = {name: digests[release.binary] for name in (release.binary, 'k3s-' + arch)}
-        others.update((name, digests[name]) for name in (f'k3s-airgap-images-{arch}{suffix}' for suffix in ARCHIVES.values() if suffix)
-                      if name in digests)
-        self._others = {name: digest for name, digest in others.items() if name not in [item.name for item in self.items]}
+        archives = [f'k3s-airgap-images-{arch}{suffix}' for suffix in ARCHIVES.values() if suffix]
+        others.update((name, digests[name]) for name in archives if name in digests)
+        ours = [item.name for item in self.items]
+        self._others = {name: digest for name, digest in others.items() if name not in ours}
 
     def look(self):
-        """Find out what is missing and what is of another release; raise :class:`ArtifactError` for what cannot be replaced."""
-        names = [item.name for item in self.items] + list(self._others)
-        for path in (os.path.join(self.path, name) for name in names):
+        """Find out what is missing and what is of another release; raise what stands in the way."""
+        for path in map(self._at, [item.name for item in self.items] + list(self._others)):
             if os.path.isdir(path) and not os.path.islink(path):
                 raise ArtifactError(f'{path} is a directory, and a file belongs there. Remove or rename it. '
                                     f'Nothing in {self.path} was replaced.')
-        self.missing = [item for item in self.items if sha256_of(self._at(item)) != item.sha256]
+        self.missing = [item for item in self.items if sha256_of(self._at(item.name)) != item.sha256]
         self.stale = [name for name, digest in self._others.items()
-                      if os.path.lexists(os.path.join(self.path, name)) and sha256_of(os.path.join(self.path, name)) != digest]
+                      if os.path.lexists(self._at(name)) and sha256_of(self._at(name)) != digest]
 
     def fill(self, client, url):
         """Bring what is missing, verify it, put it in place; return by name how it came."""
@@ -437,7 +450,7 @@ class Folder:
                 came[item.name] = self._bring(client, item, f'{url}/{quote(item.released)}')
             self._put_in_place()
             for name in self.stale:
-                os.unlink(os.path.join(self.path, name))
+                os.unlink(self._at(name))
             sync_folder(self.path)
             shutil.rmtree(self._partial)
         return came
@@ -480,21 +493,21 @@ class Folder:
         try:
             for item in self.missing:
                 with contextlib.suppress(OSError):  # nothing was there, or it cannot be linked
-                    os.link(self._at(item), self._arriving(item) + '.before', follow_symlinks=False)
-                os.rename(self._arriving(item), self._at(item))
+                    os.link(self._at(item.name), self._arriving(item) + '.before', follow_symlinks=False)
+                os.rename(self._arriving(item), self._at(item.name))
                 done.append(item)
         except OSError:
             for item in done:
-                os.rename(self._at(item), self._arriving(item))
+                os.rename(self._at(item.name), self._arriving(item))
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(self._arriving(item) + '.before', self._at(item))
+                    os.rename(self._arriving(item) + '.before', self._at(item.name))
             raise
 
-    def _at(self, item):
-        return os.path.join(self.path, item.name)
+    def _at(self, name):
+        return os.path.join(self.path, name)
 
     def _arriving(self, item):
-        """Return where a file arrives. The digest in the name keeps releases apart; there is no suffix that is taken for an archive."""
+        """Return where a file arrives. The digest keeps releases apart; no suffix makes anybody take it for an archive."""
         return os.path.join(self._partial, f'{item.name.partition(".")[0]}-{item.sha256}')
 
     @contextlib.contextmanager
@@ -521,8 +534,8 @@ def writing(path):
         yield
     except OSError as error:
         where = f' ({error.filename})' if error.filename else ''
-        raise ArtifactError(f'{path} cannot be written: {error.strerror}{where}. Make room or set its permissions, and run it again: '
-                            f'what arrived is kept in {path}/.partial.') from error
+        raise ArtifactError(f'{path} cannot be written: {error.strerror}{where}. Make room or set its permissions, and '
+                            f'run it again: what arrived is kept in {path}/.partial.') from error
 
 
 def sync_folder(path):
@@ -565,7 +578,7 @@ class ActionModule(ActionBase):
     def _download(self, options, task_vars, result):
         check_version(options['version'])
         check_directory(options['dir'])
-        arches, guessed = choose_arches(options['arches'], {} if options['arches'] is not None else self._machines(task_vars))
+        arches, guessed = choose_arches(options['arches'], options['arches'] is None and self._machines(task_vars))
         check_options(options)
         if options['password'] is None and 'k3s_download_password' in task_vars:
             options['password'] = self._templar.template(task_vars['k3s_download_password'])
@@ -575,12 +588,14 @@ class ActionModule(ActionBase):
         if not any(lists.values()):
             raise ArtifactError(f'There is no checksum list below {url}/ (404). {ADVICE[404]}')
         script = self._script(client, options['install_url']) if options['install_url'] else None
-        folders = [Folder(options['dir'], arch, ARCHIVES[options['images']], data, script, f'{url}/sha256sum-{arch}.txt')
+        archive = ARCHIVES[options['images']]
+        folders = [Folder(options['dir'], arch, archive, data, script, f'{url}/sha256sum-{arch}.txt')
                    for arch, data in lists.items() if data is not None]
         for folder in folders:
             folder.look()
 
-        result.update(changed=False, files=[], removed=[], warnings=client.warnings, arches=[folder.arch for folder in folders],
+        result.update(changed=False, files=[], removed=[], warnings=client.warnings,
+                      arches=[folder.arch for folder in folders],
                       arches_without_release=[arch for arch, data in lists.items() if data is None])
         for folder in folders:
             came = {item.name: 'missing' for item in folder.missing}
@@ -590,7 +605,8 @@ class ActionModule(ActionBase):
             result['files'] += [described(folder, item, came.get(item.name, 'present')) for item in folder.items]
             result['removed'] += [os.path.join(folder.path, name) for name in folder.stale]
         result['msg'] = summary(options, result, self._task.check_mode)
-        result['lines'] = [result['msg'], *map(line, result['files']), *(f'{path}: of another release, removed' for path in result['removed'])]
+        result['lines'] = [result['msg'], *map(line, result['files'])]
+        result['lines'] += [f'{path}: of another release, removed' for path in result['removed']]
 
     @staticmethod
     def _machines(task_vars):
@@ -598,7 +614,8 @@ class ActionModule(ActionBase):
         def machine(variables):
             said = variables.get('k3s_artifact_machine') or (variables.get('ansible_facts') or {}).get('architecture')
             return str(said) if isinstance(said, str) else None
-        return {name: machine(task_vars['hostvars'][name]) for name in task_vars['groups']['all'] if name != 'localhost'}
+        hosts = [name for name in task_vars['groups']['all'] if name != 'localhost']
+        return {name: machine(task_vars['hostvars'][name]) for name in hosts}
 
     @staticmethod
     def _list(client, url, arch, guessed):
@@ -616,7 +633,8 @@ class ActionModule(ActionBase):
         try:
             script = client.text(url)
             if not script.startswith(b'#!'):
-                raise FetchError(f'what came is no script, it begins with {shown(script[:200].decode("utf-8", "replace").strip(), 40)}')
+                begins = shown(script[:200].decode('utf-8', 'replace').strip(), 40)
+                raise FetchError(f'what came is no script, it begins with {begins}')
             return script
         except FetchError as error:
             raise ArtifactError(f'No install script from {url}: {error}. '
@@ -626,15 +644,16 @@ class ActionModule(ActionBase):
 def described(folder, item, state):
     path = os.path.join(folder.path, item.name)
     size = os.stat(path).st_size if state != 'missing' else None
-    return {'arch': folder.arch, 'path': path, 'name': item.released, 'size': size, 'sha256': item.sha256, 'state': state}
+    return {'arch': folder.arch, 'path': path, 'name': item.released, 'size': size, 'sha256': item.sha256,
+            'state': state}
 
 
 def line(file):
-    size = '' if file['size'] is None else f'{file["size"] / 1e6:.1f} MB, '
+    size = '' if file['size'] is None else f'{readable(file["size"])}, '
     return f'{file["arch"]}/{os.path.basename(file["path"])}: {size}sha256 {file["sha256"][:12]}, {file["state"]}'
 
 
 def summary(options, result, check_mode):
     without = result['arches_without_release']
-    return (f'K3s {options["version"]} {"would be" if check_mode else "is"} in {options["dir"]} for {", ".join(result["arches"])}.'
-            + (f' The release has nothing for {", ".join(without)}.' if without else ''))
+    return (f'K3s {options["version"]} {"would be" if check_mode else "is"} in {options["dir"]} '
+            f'for {", ".join(result["arches"])}.' + (f' The release has nothing for {", ".join(without)}.' if without else ''))
