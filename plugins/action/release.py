@@ -123,8 +123,8 @@ def check_options(options):
     if options['images'] not in ARCHIVES:
         raise ArtifactError(f'k3s_download_images is {shown(options["images"])}: it can be {", ".join(ARCHIVES)}.')
     if not all(is_address(url) for url in (options['url'], options['install_url'] or options['url'])):
-        raise ArtifactError('k3s_download_url and k3s_download_install_url have to be http or https addresses without a '
-                            'name and a password in them: those belong into k3s_download_username and '
+        raise ArtifactError('k3s_download_url and k3s_download_install_url have to be http or https addresses without '
+                            'a name and a password in them: those belong into k3s_download_username and '
                             'k3s_download_password.')
     if options['timeout'] < 1:
         raise ArtifactError(f'k3s_download_timeout is {options["timeout"]}: it is a number of seconds, one at least.')
@@ -263,7 +263,8 @@ class Client:
     def get(self, url, start=0):
         """Return the :class:`Answer` with the file at *url*, and the byte that it begins with.
 
-        That is *start*, or 0 if the server cannot. Redirects are followed here: at each address it is decided anew who sees the credentials.
+        That is *start*, or 0 if the server cannot. Redirects are followed here, since each address decides anew who
+        sees the credentials.
         """
         headers = {'Range': f'bytes={start}-'} if start else {}
         place = url
@@ -292,8 +293,10 @@ class Client:
             location = urljoin(url, location)
         if not is_address(location):
             raise FetchError(f'it redirects to {shown(location)}, which is no http or https address')
-        if (origin(url)[0], origin(location)[0]) == ('https', 'http'):
-            self.warnings.append(f'{url} redirects to an address without TLS: nobody vouches for what came from there.')
+        warning = (f'{"://".join(origin(url)[:2])} redirects to an address without TLS: '
+                   f'nobody vouches for what came from there.')
+        if (origin(url)[0], origin(location)[0]) == ('https', 'http') and warning not in self.warnings:
+            self.warnings.append(warning)
         return location
 
     def text(self, url):
@@ -349,7 +352,7 @@ def readable(size):
 
 
 def progress_line(name, done, start, length, seconds):
-    """Say how far a transfer is: *done* bytes are there, *start* of them since *seconds* ago; *length* bytes follow *start*."""
+    """Say how far a transfer is: *done* bytes are there, *start* since *seconds* ago; *length* bytes follow *start*."""
     rate = max((done - start) / seconds, 1)
     if length is None:
         return f'{name}: {done / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s'
@@ -403,7 +406,7 @@ class Folder:
     """The folder of one architecture. Files arrive and are verified in .partial, then all take their places at once."""
 
     def __init__(self, root, arch, archive, listed, script, url):
-        """archive: the image archive's suffix or None; listed: the checksum list; script: None for none; url: the list's."""
+        """archive: the archive's suffix or None; listed: the checksum list; script: None for none; url: the list's."""
         self.arch, release = arch, BY_ARCH[arch]
         self.path = os.path.join(root, arch)
         self._partial = os.path.join(self.path, '.partial')
@@ -507,7 +510,7 @@ class Folder:
         return os.path.join(self.path, name)
 
     def _arriving(self, item):
-        """Return where a file arrives. The digest keeps releases apart; no suffix makes anybody take it for an archive."""
+        """Return where a file arrives. The digest keeps releases apart; no suffix makes it an archive."""
         return os.path.join(self._partial, f'{item.name.partition(".")[0]}-{item.sha256}')
 
     @contextlib.contextmanager
@@ -610,7 +613,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _machines(task_vars):
-        """Return what is known of the hosts: a machine by name, None for a host that says nothing."""
+        """Return what each host of the inventory calls itself, None for a host of which that is not known."""
         def machine(variables):
             said = variables.get('k3s_artifact_machine') or (variables.get('ansible_facts') or {}).get('architecture')
             return str(said) if isinstance(said, str) else None
@@ -629,7 +632,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _script(client, url):
-        """Return the install script. It belongs to no release and has no checksum: TLS vouches for it, or the mirror."""
+        """Return the install script. No release and no checksum vouches for it, but TLS, or the mirror."""
         try:
             script = client.text(url)
             if not script.startswith(b'#!'):
@@ -637,8 +640,8 @@ class ActionModule(ActionBase):
                 raise FetchError(f'what came is no script, it begins with {begins}')
             return script
         except FetchError as error:
-            raise ArtifactError(f'No install script from {url}: {error}. '
-                                f"Set k3s_download_install_url to an address that has it, or to '' to go without.") from error
+            raise ArtifactError(f'No install script from {url}: {error}. Set k3s_download_install_url to an address '
+                                f"that has it, or to '' to go without.") from error
 
 
 def described(folder, item, state):
@@ -655,5 +658,6 @@ def line(file):
 
 def summary(options, result, check_mode):
     without = result['arches_without_release']
-    return (f'K3s {options["version"]} {"would be" if check_mode else "is"} in {options["dir"]} '
-            f'for {", ".join(result["arches"])}.' + (f' The release has nothing for {", ".join(without)}.' if without else ''))
+    said = (f'K3s {options["version"]} {"would be" if check_mode else "is"} in {options["dir"]} '
+            f'for {", ".join(result["arches"])}.')
+    return said + (f' The release has nothing for {", ".join(without)}.' if without else '')
