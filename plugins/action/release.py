@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import http.client
+import netrc
 import os
 import queue
 import re
@@ -183,6 +184,8 @@ def describe_failure(error, timeout):
         return f'what came is not HTTP ({type(error).__name__})'
     if isinstance(error, OSError) and error.strerror:
         return f'the connection failed ({shown(error.strerror)})'
+    if isinstance(error, netrc.NetrcParseError):  # whose text may be a password
+        return 'the file ~/.netrc, which may hold credentials for it, cannot be understood'
     return f'it cannot be asked ({type(error).__name__}: {shown(str(error), 200)})'
 
 
@@ -482,9 +485,8 @@ class Folder:
             with opened(path) as (file, status):
                 if item.name == 'k3s':
                     check_elf(file, status.st_size, resolve_host(self.arch, release.machines[0], {}))
-                head = file.read(64) if item.name != 'k3s' else b'\x7fELF'
-            if not head or describe_content(head).startswith('is an HTML'):
-                raise ArtifactError(describe_content(head))
+                elif (said := describe_content(file.read(64))).startswith(('is empty', 'is an HTML')):
+                    raise ArtifactError(said)
         except ArtifactError as error:
             os.unlink(path)
             raise FetchError(f'what came {error}, and has the digest that the checksum list names',

@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import netrc
+import socket
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import yaml
@@ -107,6 +112,25 @@ def test_architectures_without_a_release_are_named(asked, machines, sentence):
 ])
 def test_progress_says_how_far_and_how_long(numbers, text):
     assert release.progress_line('k3s', *numbers) == text
+
+
+@pytest.mark.parametrize('error, sentence', [
+    (URLError(socket.gaierror(-2, 'Name or service not known')), 'its name cannot be resolved (Name or service not known)'),
+    (URLError(ConnectionRefusedError(111, 'Connection refused')), "the connection failed ('Connection refused')"),
+    (URLError(socket.timeout('timed out')), 'no byte came for 30 seconds'),
+    (TimeoutError(), 'no byte came for 30 seconds'),
+    (ConnectionResetError(104, 'reset'), 'the connection broke off in the middle'),
+    (http.client.RemoteDisconnected('gone'), 'the connection broke off in the middle'),
+    (http.client.IncompleteRead(b'secret'), 'the connection broke off in the middle'),
+    (http.client.BadStatusLine('{{ secret }}'), 'what came is not HTTP (BadStatusLine)'),
+    (http.client.LineTooLong('secret'), 'what came is not HTTP (LineTooLong)'),
+    (ssl.SSLError(1, 'secret'), "TLS failed ('no reason given')"),
+    (netrc.NetrcParseError('bad token secret'), 'the file ~/.netrc, which may hold credentials for it, cannot be understood'),
+    (ValueError('x\n\x1b' * 999), r"it cannot be asked (ValueError: 'x\n\x1b"),
+])
+def test_a_failure_is_told_in_our_words(error, sentence):
+    said = release.describe_failure(error, 30)
+    assert said.startswith(sentence) and 'secret' not in said and len(said) < 300
 
 
 class Endless(BaseHTTPRequestHandler):
