@@ -279,8 +279,7 @@ class Client:
             place = self._redirected(place, answer)
         else:
             raise FetchError(f'it redirects more than {REDIRECTS} times')
-        if start and (answer.status == 416 or answer.status == 206 and not re.match(
-                rf'bytes {start}-', answer.headers.get('Content-Range') or '')):
+        if start and answer.status == 416:
             return self.get(url)
         if answer.status != 200 and not (start and answer.status == 206):
             said = f'it answers {answer.status} ({http.client.responses.get(answer.status, "unknown")})'
@@ -309,6 +308,7 @@ class Client:
     def save(self, url, path, sha256, progress):
         """Bring the file at *url* to *path* if its digest is *sha256*; continue what an earlier run left there.
 
+        Whether what came continues what was there, only the digest says: if it is wrong, all is fetched anew, once.
         Return whether something was continued, None if everything was there. What turns out wrong is not left behind.
         """
         with open(path, 'a+b') as file:
@@ -586,11 +586,11 @@ class ActionModule(ActionBase):
         arches, guessed = choose_arches(options['arches'], options['arches'] is None and self._machines(task_vars))
         check_options(options)
         if options['password'] is None and 'k3s_download_password' in task_vars:
-            options['password'] = self._templar.template(task_vars['k3s_download_password'])
+            options['password'] = str(self._templar.template(task_vars['k3s_download_password']))
         client = Client(options)
         url = f'{options["url"].rstrip("/")}/{quote(options["version"])}'
         lists = {arch: self._list(client, f'{url}/sha256sum-{arch}.txt', arch, guessed) for arch in arches}
-        if not any(lists.values()):
+        if all(data is None for data in lists.values()):
             raise ArtifactError(f'There is no checksum list below {url}/ (404). {ADVICE[404]}')
         script = self._script(client, options['install_url']) if options['install_url'] else None
         archive = ARCHIVES[options['images']]

@@ -120,6 +120,9 @@ class Handler(BaseHTTPRequestHandler):
     def for_listpage(self):
         self.send(PAGE)
 
+    def for_listempty(self):
+        self.send(b'')
+
     def for_listtemplate(self):
         self.send(TEMPLATE.encode() + b'\x1b[31m')
 
@@ -494,6 +497,7 @@ FAULTS = {
     'list401': ['it answers 401 (Unauthorized). Check k3s_download_username'],
     'list403': ['it answers 403 (Forbidden). Check k3s_download_username'],
     'listpage': ["sha256sum-amd64.txt is not a checksum list: line 1 is '<!DOCTYPE html>", 'a page for people'],
+    'listempty': ['sha256sum-amd64.txt is empty'],
     'listtemplate': ['sha256sum-amd64.txt is not a checksum list: line 1 is '],
     'listdrip': ['No checksum list for amd64 from', 'bytes came in 1 seconds', 'or try again later'],
     'listheader': ['No checksum list for amd64 from', 'no answer came within 2 seconds'],
