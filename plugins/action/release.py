@@ -173,9 +173,9 @@ def describe_failure(error, timeout):
     if isinstance(error, (socket.timeout, TimeoutError)):
         return f'no byte came for {timeout} seconds'
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f'its certificate is not trusted ({shown(error.verify_message, 200)})'
+        return f'its certificate is not trusted ({shown(getattr(error, "verify_message", "no reason given"), 200)})'
     if isinstance(error, ssl.SSLError):
-        return f'TLS failed ({shown(error.reason or "no reason given", 200)})'
+        return f'TLS failed ({shown(getattr(error, "reason", None) or "no reason given", 200)})'
     if isinstance(error, socket.gaierror):
         return f'its name cannot be resolved ({error.strerror})'
     if isinstance(error, (ConnectionResetError, BrokenPipeError, http.client.IncompleteRead)):
