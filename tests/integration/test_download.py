@@ -42,7 +42,7 @@ def make_release():
     for arch in ('amd64', 'arm64', 'arm'):
         files = {f'k3s-airgap-images-{arch}.tar{suffix}': magic + f'images for {arch}'.encode() * 999
                  for suffix, magic in (('', b'./'), ('.gz', b'\x1f\x8b'), ('.zst', b'\x28\xb5\x2f\xfd'))}
-        files[support.BINARIES[arch]] = support.elf(arch, body=f'K3s for {arch}'.encode() * 30000)
+        files[support.BINARIES[arch]] = support.elf(arch, body=f'K3s v1.31.4+k3s1 for {arch} '.encode() * 15000)
         result.update(files)
         result[f'sha256sum-{arch}.txt'] = listed(**files)
     return result
