@@ -405,7 +405,7 @@ def own_error(error):
 def last_line(error):
     """Return the last line of an error's text, which in every release of ansible-core says what was wrong."""
     lines = to_text(getattr(error, 'message', None) or error).strip().splitlines() or ['']
-    return lines[-1].rstrip('.')
+    return '. '.join(dict.fromkeys(lines[-1].rstrip('.').split('. ')))  # up to 2.17 it is there twice
 
 
 # --- machine and arch ------------------------------------------------------------------------------------------------
@@ -1387,8 +1387,9 @@ class LookupModule(LookupBase):
 
     @property
     def _version(self):
-        """The release that k3s_version asks for, '' where it does not."""
-        version = self.setting('k3s_version') or ''
+        """The release that k3s_version asks for, '' where it does not or nothing is verified."""
+        version = self.setting('k3s_version') if self._verify != 'none' else ''
+        version = '' if version is None else version
         if not isinstance(version, str):
             raise ArtifactError(f'k3s_version of {self.host} is {shown(version)}. Write the name of a K3s release, '
                                 f'such as "v1.31.4+k3s1".')
@@ -1457,8 +1458,9 @@ class LookupModule(LookupBase):
             raise ArtifactError(f'{folder} does not serve {host}: k3s-ansible looks there for '
                                 f'{" and then ".join(names)}. Rename or link the binary of the release ({host.binary}) '
                                 f'to k3s in it.')
+        version = self._version
         try:
-            self._verified(path, root)
+            self._verified(path, root, version)
         except ArtifactError as error:
             raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. '
                                 f'{self._advice(host, (path, error))}') from error
@@ -1475,7 +1477,7 @@ class LookupModule(LookupBase):
         *named* is the file that a task asks for: it is taken if it is right for the host, else the right one beside it,
         else the one in the artifact directory.
         """
-        host, refused, empty = self.host, {}, []
+        host, version, refused, empty = self.host, self._version, {}, []
         for path, root in self._tries(host, named):
             if path is None:
                 empty.append(root)
@@ -1484,11 +1486,11 @@ class LookupModule(LookupBase):
                     if host.mapped and path != named and escapes(root, path):
                         raise ArtifactError('is a link that leaves the artifact directory, which k3s_binary_map may '
                                             'not')
-                    return self._verified(path, root)
+                    return self._verified(path, root, version)
                 except ArtifactError as error:
                     refused[path] = error
         if self.root in empty and not host.mapped:
-            artifact = self._versioned_binary(host, refused)
+            artifact = self._versioned_binary(version, refused)
             if artifact:
                 return artifact
         raise self._no_binary(host, refused, list(dict.fromkeys(empty)))
@@ -1509,11 +1511,10 @@ class LookupModule(LookupBase):
         if named is None or self.root is not None:
             yield self._first_candidate(host, self.root)
 
-    def _verified(self, path, root):
-        version = self._version if self._verify != 'none' else ''
+    def _verified(self, path, root, version):
         return verified_binary(path, self.host, self._verify, version, root)
 
-    def _versioned_binary(self, host, refused):
+    def _versioned_binary(self, version, refused):
         """Return the one file with a version in its name that is right, or None; add the others to *refused*."""
         right = {}
         for folder in self._places():
@@ -1523,14 +1524,14 @@ class LookupModule(LookupBase):
                          and (self._verify != 'none' or self._is_for_host(name))]
             for path in (os.path.join(folder, name) for name in names):
                 try:
-                    artifact = self._verified(path, self.root)
+                    artifact = self._verified(path, self.root, version)
                     right.setdefault(artifact.sha256, artifact)
                 except ArtifactError as error:
                     refused[path] = error
         if len(right) > 1:
             several = ', '.join(f'{found.source} ({found.version or "without a version"})' for found in right.values())
-            raise ArtifactError(f'several files are a K3s binary for {host}: {several}. Set k3s_version to the release '
-                                f'that you want, or rename the right one to {host.binary}.')
+            raise ArtifactError(f'several files are a K3s binary for {self.host}: {several}. Set k3s_version to the '
+                                f'release that you want, or rename the right one to {self.host.binary}.')
         return next(iter(right.values()), None)
 
     def archives(self):
