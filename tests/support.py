@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +42,8 @@ def load_plugin(path):
     return module
 
 
-def elf(arch, body=b'\0' * 64, type_=2):
-    """Return an ELF file for *arch*: a correct header without tables, then *body*."""
+def elf(arch, body=b'\0v1.31.4+k3s1'.ljust(64, b'\0'), type_=2):
+    """Return an ELF file for *arch*: a correct header without tables, then *body*, which has a K3s version in it."""
     bits, order, machine = ELF[arch]
     ident = b'\x7fELF' + bytes([bits // 32, 1 if order == '<' else 2, 1]) + b'\0' * 9
     layout = 'HHIIIIIHHHHHH' if bits == 32 else 'HHIQQQIHHHHHH'
@@ -83,6 +85,34 @@ def sha1(path):
     return hashlib.new('sha1', Path(path).read_bytes(), usedforsecurity=False).hexdigest()
 
 
+def image_archive(*archs, members=()):
+    """Return a plain tar as `docker save` writes one, with an image for each of *archs*, and more *members* (name, bytes) before them."""
+    files = [*members]
+    for arch in archs:
+        files += [(f'{arch}.json', json.dumps({'architecture': arch, 'os': 'linux', 'rootfs': {}}).encode()), (f'{arch}/layer.tar', arch.encode() * 999)]
+    if archs:
+        files.append(('manifest.json', json.dumps([{'Config': f'{arch}.json', 'Layers': [f'{arch}/layer.tar']} for arch in archs]).encode()))
+    return tar(files)
+
+
+def tar(files):
+    """Return a plain tar of *files*, (name, bytes)."""
+    with io.BytesIO() as data:
+        with tarfile.open(fileobj=data, mode='w') as archive:
+            for name, content in files:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        return data.getvalue()
+
+
+def zst(data):
+    """Return *data* as a zstd frame whose blocks are not compressed (RFC 8878, 3.1.1)."""
+    blocks = [data[start:start + 65536] for start in range(0, len(data), 65536)] or [b'']
+    return b'\x28\xb5\x2f\xfd\xa0' + struct.pack('<I', len(data)) + b''.join(
+        (len(block) << 3 | (number == len(blocks))).to_bytes(3, 'little') + block for number, block in enumerate(blocks, 1))
+
+
 def release(folder, *archs, layout='flat', lists=True, images=True):
     """Make what looks like a downloaded K3s release below *folder*; return the binaries' paths by arch."""
     paths = {}
@@ -90,10 +120,10 @@ def release(folder, *archs, layout='flat', lists=True, images=True):
         place = Path(folder) / arch if layout == 'per-arch' else Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         paths[arch] = place / BINARIES[arch]
-        paths[arch].write_bytes(elf(arch, body=f'K3s for {arch}'.encode() * 10))
+        paths[arch].write_bytes(elf(arch, body=f'K3s for {arch} v1.31.4+k3s1 '.encode() * 10))
         archive = place / f'k3s-airgap-images-{arch}.tar.zst'
         if images:
-            archive.write_bytes(b'\x28\xb5\x2f\xfd' + f'images for {arch}'.encode())
+            archive.write_bytes(zst(image_archive(arch)))
         if lists:
             named = [path for path in (archive, paths[arch]) if path.exists()]
             (place / f'sha256sum-{arch}.txt').write_text(''.join(f'{sha256(path)}  {path.name}\n' for path in named))

@@ -22,7 +22,7 @@ def elf(bits, machine):
     ident = b'\x7fELF' + bytes([bits // 32, 1, 1]) + bytes(9)
     layout = '<HHIQQQIHHHHHH' if bits == 64 else '<HHIIIIIHHHHHH'
     header = ident + struct.pack(layout, 2, machine, 1, 0x10000, 0, 0, 0, 16 + struct.calcsize(layout), 0, 0, 0, 0, 0)
-    return header + f'pretend K3s for ELF machine {machine}\n'.encode() * 1000
+    return header + f'pretend K3s v1.31.4+k3s1 for ELF machine {machine}\n'.encode() * 1000
 
 
 def write(path, data):

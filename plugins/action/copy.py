@@ -114,13 +114,15 @@ stale() {
 }
 at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
 guarded() {
+    # kill with -- only: without it, kill of procps takes a process group that begins with 1 for everybody.
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
-        $s sh -c '{ { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-; echo "
-$0$?" >&3; } | head -c 4096 3>&-; } 3>&1' "$word-" "$@" & p=$!
-        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -9 -$p || kill -9 $p; } >/dev/null 2>&1 & w=$!
-        wait $p; kill $w; kill -9 -$p; } 2>/dev/null )
+        $s sh -c 'mark=$1; shift; { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
+            echo "
+$mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
+        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -s KILL -- "-$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
+        wait $p; kill $w; [ -z "$s" ] || kill -s KILL -- "-$p"; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
-    out=$(printf %s "$out" | tr '\n' ' ')
+    out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
 }
 '''
 
@@ -176,8 +178,10 @@ fail() {
         [ -f "$part" ] || set -- gone
         case $1 in digest | run) rm -f "$part" ;; *) chmod 0600 "$part" 2>/dev/null ;; esac
     fi
-    say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; exit 1
+    say failed "$1"; say reason "$(printf '%s' "$2" | tr '\n' ' ')"; finish 1
 }
+watch=
+finish() { [ -z "$watch" ] || kill -s KILL "$watch"; exit "$1"; }
 part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
 '''
 
@@ -272,7 +276,7 @@ attributes() {
     [ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
 }
 attributes
-if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; exit 0; fi
+if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; finish 0; fi
 if [ -n "$part" ] && [ -f "$dest" ]; then
     case $(ls -ld "$dest") in ??????????+*)
         getfacl -cp "$dest" 2>/dev/null | grep -E '^(user|group):[^:]+:' | setfacl -M - "$part" 2>/dev/null ;;
@@ -289,6 +293,7 @@ if [ -n "$part" ]; then
 fi
 describe
 say end yes
+finish 0
 '''
 INSTALL_ONLY = COMMON + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL
 INSTALL_PARTS = COMMON + 'put() (\n' + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL.strip() + '\n)\n'
@@ -296,7 +301,7 @@ INSTALL_PARTS = COMMON + 'put() (\n' + FAIL + '[ -z "$waiting" ] || part=$(part_
 RECEIVE_AND_INSTALL = RECEIVE + r'''
 if [ -z "$from" ]; then
     exec 3<&0; { cat <&3 >/dev/null; kill -TERM $$; } >/dev/null 2>&1 & watch=$!
-    exec 3<&-; trap 'kill $watch 2>/dev/null' EXIT
+    exec 3<&-
 fi
 ''' + INSTALL
 

@@ -370,8 +370,11 @@ def obstacle(path):
     if not os.path.isdir(folder):
         what = 'is no folder' if os.path.lexists(folder) else 'does not exist on the controller'
         return f'{named}: the folder {clean(folder)} {what}. Create it first, or name another one.'
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return f'{named}: you may not write to the folder {clean(folder)}. Name another one.'
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix='.report-'):
+            pass  # tried, because permissions say nothing of a file system that is full or read-only
+    except OSError as error:
+        return f'{named}: no file can be made in the folder {clean(folder)} ({error.strerror}). Name another one.'
     in_the_way = next(filter(os.path.isdir, paths), None)
     return f'{named}: {clean(in_the_way)} is a folder. Choose another name.' if in_the_way else ''
 

@@ -28,9 +28,22 @@ description:
     of the same row (C(aarch64/), C(x86_64/), C(armhf/)). Right after the binary name, C(k3s-<arch>) is looked at, the
     name under which k3s-ansible searches (C(k3s-arm), C(k3s-amd64)).
   - >-
-    Image archives are found in the same folders. One whose name ends in another architecture is left out, one without an
-    architecture in its name is for every host, and of the same archive in several compressions one is taken (zst, then gz,
-    then plain).
+    Where none of them exists, a file that is called like a K3s binary with its version (C(k3s-v1.31.4+k3s1-arm64),
+    C(k3s-arm64-v1.31.4+k3s1)) is taken if it is the only one that is right for the host.
+  - >-
+    The release is read from the binary itself. Where the variable C(k3s_version) is set and differs, that is an error;
+    it also tells several releases in one folder apart. A binary without a K3s version in it is used with a warning
+    where O(verify=auto), and is an error where O(verify=required).
+  - >-
+    Image archives are found in the same folders. An archive is one by what is in it, C(manifest.json) or C(index.json)
+    at its top, not by its name; charts, sources and packages of other programs are left out with a warning. An archive
+    whose name has the word of another architecture in it is left out, one without such a word is for every host, and of
+    the same archive in several compressions one is taken (zst, then gz, then plain). Where no checksum list names it,
+    the platforms of the images in it are compared with the host.
+  - >-
+    To look into an archive that is compressed with zstd or lz4, the program of that name is needed on the controller
+    (for zstd, Python 3.14 does as well). Without it, C(k3s-airgap-images-*) is believed, and any other archive is used
+    with a warning.
 options:
   _terms:
     description:
@@ -39,9 +52,10 @@ options:
       - V(name) is the file name of the release, such as C(k3s-arm64). It needs facts only, no artifact directory.
       - V(arch) is the name that K3s has for the architecture, such as C(arm64). It needs facts only.
       - V(images) is the list of absolute paths of the verified image archives for the host, zero or more.
-      - V(script) is the absolute path of the install script C(k3s-install.sh) beside the image archives, none or one.
-      - V(directory) is the folder of the host's architecture in the artifact directory, for C(airgap_dir) in the inventory
-        of k3s-ansible. The binary that k3s-ansible picks from it is verified.
+      - V(script) is the absolute path of the verified install script C(k3s-install.sh) beside the image archives, none
+        or one.
+      - V(directory) is the folder of the host's architecture in the artifact directory, for C(airgap_dir) in the
+        inventory of k3s-ansible. The binary that k3s-ansible picks from it is verified.
       - V(sha256) is the SHA-256 digest of the verified binary, in lower-case hexadecimal digits.
     type: list
     elements: str
@@ -84,9 +98,14 @@ options:
     choices:
       auto:
         - The binary must be an ELF executable of the host's class, byte order and machine, and complete.
-        - Where a checksum list (C(sha256sum-<arch>.txt), then C(sha256sum.txt)) beside the file names it, the digest must
-          match. A renamed binary counts under its release name.
-      required: As V(auto), and there must be such a line.
+        - >-
+          Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned
+          of. The lists are C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a
+          folder of the artifact directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A
+          renamed binary counts under its release name.
+        - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in
+          the clear.
+      required: As V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not name).
       none: Nothing is verified.
     vars:
       - name: k3s_artifact_verify
@@ -95,8 +114,19 @@ options:
     ini:
       - section: k3s_artifact
         key: verify
+  images:
+    description:
+      - Patterns for the file names of the image archives that are taken, such as C(k3s-airgap-images-*). Without it,
+        all are.
+      - A pattern that no file of the artifact directory matches is an error.
+    type: list
+    elements: str
+    vars:
+      - name: k3s_artifact_images
 notes:
-  - The digest of a file is computed once per run of Ansible, however many hosts ask for it.
+  - The variables are the user's to set. One of them that is also a fact of the host is an error, for facts win over the
+    inventory; of all facts only C(architecture) is read. Use C(set_fact) without C(cacheable), or a variable.
+  - A file is read once per run of Ansible, however many hosts ask for it, and looked into once.
   - The names of the binaries and of the checksum lists, and the machines they are for, are those of the functions
     C(setup_verify_arch) and C(download_hash) in K3s's own install script.
 seealso:
@@ -112,7 +142,9 @@ EXAMPLES = r"""
 
 - name: Show names and digests without setting a variable
   ansible.builtin.debug:
-    msg: "{{ lookup('k3s_artifact', 'name') }} {{ lookup('k3s_artifact', 'sha256', dir='/srv/airgap', verify='required') }}"
+    msg: >-
+      {{ lookup('k3s_artifact', 'name') }}
+      {{ lookup('k3s_artifact', 'sha256', dir='/srv/airgap', verify='required') }}
 
 - name: Show the image archives for each host
   ansible.builtin.debug:
@@ -142,28 +174,52 @@ _raw:
   elements: str
 """
 
+import bz2
 import contextlib
+import difflib
 import errno
 import fcntl
 import fnmatch
+import gzip
 import hashlib
+import io
+import json
 import os
 import re
+import shutil
 import stat
 import struct
+import subprocess
+import tarfile
+import threading
+import time
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from ansible import constants as C
-from ansible.errors import AnsibleLookupError
+from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
+from jinja2 import TemplateError
+
+try:
+    from compression import zstd  # Python 3.14
+except ImportError:
+    zstd = None
 
 display = Display()
 
 TERMS = ('binary', 'name', 'arch', 'images', 'script', 'directory', 'sha256')
 VERIFY = ('auto', 'required', 'none')
+
+MIB = 1 << 20
+LIST_LIMIT = MIB  # bytes of a checksum list
+MEMBER_LIMIT = MIB  # bytes of a file in an image archive that is read as JSON
+MEMBERS_LIMIT = 100_000  # files in an image archive
+LOOK_SECONDS = 120  # for looking into one image archive
+LOOK_LIMIT = 64 << 30  # bytes that an image archive may unpack to
 
 
 class Release(NamedTuple):
@@ -199,26 +255,65 @@ BINARY_NAMES = frozenset(
     name for release in RELEASES if release.binary for name in (release.binary, 'k3s-' + release.arch)
 )
 
+# How archives are compressed, and with which bytes that begins.
+ARCHIVE_FORMATS = {'.tar.zst': 'zstd', '.tzst': 'zstd', '.tar.gz': 'gzip', '.tgz': 'gzip', '.tar.bz2': 'bzip2',
+                   '.tbz': 'bzip2', '.tar.lz4': 'lz4'}
+ARCHIVE_MAGIC = {'zstd': (b'\x28\xb5\x2f\xfd', b'\x50\x2a\x4d\x18'), 'gzip': b'\x1f\x8b', 'bzip2': b'BZh',
+                 'lz4': (b'\x04\x22\x4d\x18', b'\x02\x21\x4c\x18')}
 # What K3s imports from its images directory, the preferred compression first.
 ARCHIVE_SUFFIXES = ('.tar.zst', '.tzst', '.tar.gz', '.tgz', '.tar', '.tar.bz2', '.tbz', '.tar.lz4')
-ARCHIVE_ARCH = {
-    **{name: release.arch for release in RELEASES for name in (*release.machines, release.arch)},
-    'armv7': 'arm',
-    'armv6': 'armv6',
+# Other compressions and containers that people keep beside them, which K3s does not import.
+OTHER_SUFFIXES = ('.tar.xz', '.txz', '.tar.br', '.zip')
+# A part of an archive that was split, by its ending: .aa (split), .part1, .001
+ARCHIVE_PART = re.compile(r'(.+\.(?:tar(?:\.(?:zst|gz|bz2|lz4))?|tzst|tgz|tbz))\.(?:[a-c][a-y]|part[-_]?\d+|\d{2,4})',
+                          re.IGNORECASE)
+# By these names K3s publishes its own archives: they are believed where they cannot be looked into.
+RELEASED_ARCHIVE = 'k3s-airgap-images-'
+
+# The words by which the names of files say for which arch they are.
+ARCH_WORDS = {
+    **{name: release.arch for release in RELEASES for name in (release.arch, *release.machines)},
+    'x86-64': 'amd64', 'x64': 'amd64', 'arm64v8': 'arm64', 'armv7': 'arm', 'arm32v7': 'arm',
 }
+# "386" after a dot is part of a version.
+ARCH_WORD = re.compile(r'(?<![a-z0-9])(?!(?<=\.)386)(?:{})(?![a-z0-9])'.format(
+    '|'.join(re.escape(word) for word in sorted(ARCH_WORDS, key=len, reverse=True))), re.IGNORECASE)
+
+# A K3s binary that somebody saved with its version in the name.
+VERSIONED_BINARY = re.compile(r'k3s[-_.].*\d+\.\d+\.\d+.*', re.IGNORECASE)
+NO_BINARY = (*ARCHIVE_SUFFIXES, *OTHER_SUFFIXES, '.txt', '.sha256', '.sh', '.asc', '.sig', '.minisig', '.json', '.rpm')
 
 # Under these names k3s-ansible looks for the binary in its airgap_dir, before it looks for plain `k3s`.
 K3S_ANSIBLE_NAME = {'aarch64': 'k3s-arm64', 'armv7l': 'k3s-arm'}
 K3S_ANSIBLE_NAME_OF_ALL_OTHERS = 'k3s-amd64'
 
+# What we read besides the variables that begin with k3s_artifact_.
+OTHER_SETTINGS = ('airgap_dir', 'k3s_binary_map', 'k3s_version', 'k3s_server_location')
+
 ELF_TYPES = {1: 'a relocatable object file', 4: 'a core dump'}
 ELF_EXECUTABLE_TYPES = (2, 3)  # ET_EXEC, ET_DYN (position-independent)
+# Numbers: ELF specification, EI_OSABI, p_type and d_tag; ELF for the ARM architecture, e_flags.
+ELF_LINUX = (0, 3)  # System V, which compilers write for Linux; GNU/Linux
+ELF_SYSTEMS = {1: 'HP-UX', 2: 'NetBSD', 6: 'Solaris', 7: 'AIX', 8: 'IRIX', 9: 'FreeBSD', 12: 'OpenBSD',
+               97: 'bare ARM', 255: 'no system'}
+ELF_ARM = 40
+PT_DYNAMIC = 2
+PT_INTERP = 3
+DT_SONAME = 14
 
 
 class ArtifactError(AnsibleLookupError):
-    """The one error that leaves this plugin: a sentence for the person who runs the playbook."""
+    """The one error that leaves this plugin: a sentence for the person who runs the playbook.
+
+    Part of it may be what a node said or what a file is called. Ansible-core up to 2.18 evaluates the text of a result
+    again when a later task uses it, so no template survives in it.
+    """
 
     _include_cause_message = False  # ansible-core from 2.19 on would add the system's words to ours
+
+    def __init__(self, message, kind=''):
+        super().__init__(harmless(message))
+        self.kind = kind  # what the advice depends on: 'list', 'version', or nothing
 
 
 class Host(NamedTuple):
@@ -239,6 +334,11 @@ class Host(NamedTuple):
         """What the names of image archives call the host's arch."""
         return self.release.arch if self.release else self.arch
 
+    @property
+    def platform(self):
+        """What image configurations call the host's system and arch, such as linux/arm64."""
+        return 'linux/' + {'armv6': 'arm'}.get(self.archive_arch, self.archive_arch)
+
 
 class Elf(NamedTuple):
     """The fields of an ELF header that tell for which machine a file is, and how long it must be at least."""
@@ -249,9 +349,13 @@ class Elf(NamedTuple):
     machine: int
     extent: int  # bytes up to the end of its header tables
     segments: tuple  # offset, entry size and number of the program headers
+    system: int  # EI_OSABI
+    entry: int
+    flags: int  # of the processor
 
     def __str__(self):
-        return f'{self.arch or "another machine"} ({self.bits}-bit, {self.byteorder}-endian, ELF machine {self.machine})'
+        arch = self.arch or 'another machine'
+        return f'{arch} ({self.bits}-bit, {self.byteorder}-endian, ELF machine {self.machine})'
 
     @property
     def arch(self):
@@ -263,9 +367,46 @@ class Elf(NamedTuple):
 
 
 def shown(value, limit=60):
-    """Return a value that may be hostile as a short printable text for a message."""
-    text = ascii(str(value)) if isinstance(value, str) else ascii(value)
+    """Return a value that may be hostile as a short printable text for a message, in which nothing is a template."""
+    text = harmless(ascii(str(value)) if isinstance(value, str) else ascii(value))
     return text if len(text) <= limit else f'{text[:limit]}... ({len(str(value))} characters)'
+
+
+def harmless(text):
+    """Return *text* with a blank in every mark that begins a template, and control characters as escapes."""
+    text = re.sub(r'\{(?=[{%#])', '{ ', text)
+    return text if text.isprintable() else ''.join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def refuse_facts(name, facts):
+    """Raise where *facts*, which the node *name* reports, hold a variable that is the user's to set."""
+    taken = next((key for key in facts if str(key).startswith('k3s_artifact_') or key in OTHER_SETTINGS), None)
+    if taken is not None:
+        raise ArtifactError(f'host {name!r} has the fact {shown(taken)}, which is a setting of the controller: facts '
+                            f'win over '
+                            f'the inventory, so the node would choose what it gets. If a set_fact with "cacheable: '
+                            f'true" made '
+                            f'it, use set_fact without cacheable or a variable, and run once with --flush-cache.')
+
+
+def own_error(error):
+    """Return the :class:`ArtifactError` that *error* was raised for, or None: a variable may itself be this lookup."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ArtifactError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def last_line(error):
+    """Return the last line of an error's text, which in every release of ansible-core says what was wrong."""
+    lines = to_text(getattr(error, 'message', None) or error).strip().splitlines() or ['']
+    return lines[-1].rstrip('.')
 
 
 # --- machine and arch ------------------------------------------------------------------------------------------------
@@ -284,7 +425,8 @@ def checked_binary_map(binary_map):
             raise ArtifactError(f'k3s_binary_map[{shown(machine)}] must be a file name, it is {shown(name)}. '
                                 f'Name a file of the artifact directory.')
         if os.path.isabs(name) or '..' in name.split('/') or '\0' in name or name.endswith('/'):
-            raise ArtifactError(f'k3s_binary_map[{shown(machine)}] is {shown(name)}, which is not a file below the artifact '
+            raise ArtifactError(f'k3s_binary_map[{shown(machine)}] is {shown(name)}, which is not a file below the '
+                                f'artifact '
                                 f'directory. Use a file name without a leading slash and without "..".')
     return binary_map
 
@@ -307,10 +449,12 @@ def resolve_host(name, machine, binary_map):
         arch = release.arch if release and release.binary else machine
         return Host(name, machine, arch, binary_map[machine], release, True)
     if release is None:
-        raise ArtifactError(f'host {name!r} reports the machine {shown(machine)}, which is unknown: K3s has releases for '
+        raise ArtifactError(f'host {name!r} reports the machine {shown(machine)}, which is unknown: K3s has releases '
+                            f'for '
                             f'{release_names()}. If you have a build for it, name its file in k3s_binary_map.')
     if release.binary is None:
-        raise ArtifactError(f'K3s has no release for the machine {machine} of host {name!r}, only for {release_names()}. '
+        raise ArtifactError(f'K3s has no release for the machine {machine} of host {name!r}, only for '
+                            f'{release_names()}. '
                             f'If you have a build for it, name its file in k3s_binary_map.')
     return Host(name, machine, release.arch, release.binary, release, False)
 
@@ -339,20 +483,66 @@ def parse_elf(head):
     length = 52 if bits == 32 else 64
     if len(head) < length:
         raise ArtifactError(f'is cut short: its ELF header ends after {len(head)} of {length} bytes')
-    fields = struct.unpack_from(('<' if byteorder == 'little' else '>') + ('HHIIIIIHHHHHH' if bits == 32 else 'HHIQQQIHHHHHH'), head, 16)
-    elf_type, machine, _version, _entry, phoff, shoff, _flags, _ehsize, phentsize, phnum, shentsize, shnum, _shstrndx = fields
+    layout = ('<' if byteorder == 'little' else '>') + ('HHIIIIIHHHHHH' if bits == 32 else 'HHIQQQIHHHHHH')
+    (elf_type, machine, _version, entry, phoff, shoff, flags, _ehsize, phentsize, phnum, shentsize, shnum,
+     _shstrndx) = struct.unpack_from(layout, head, 16)
+    if phnum and phentsize != (32 if bits == 32 else 56):
+        raise ArtifactError(f'has a damaged ELF header (program headers of {phentsize} bytes)')
     extent = max(length, phoff + phentsize * phnum, shoff + shentsize * shnum)
-    return Elf(bits, byteorder, elf_type, machine, extent, (phoff, phentsize, phnum))
+    return Elf(bits, byteorder, elf_type, machine, extent, (phoff, phentsize, phnum), head[7], entry, flags)
 
 
-def segments_end(elf, table):
-    """Return the offset in the file at which the last segment of *elf* ends; *table* is its program header table."""
+def parse_segments(elf, table):
+    """Return the segments of *elf* as (type, offset, size in the file); *table* is its program header table."""
     _offset, size, count = elf.segments
-    # p_offset and p_filesz; p_type, p_flags, p_vaddr and p_paddr are skipped.
-    layout = ('<' if elf.byteorder == 'little' else '>') + ('4xI8xI' if elf.bits == 32 else '8xQ16xQ')
-    if size < struct.calcsize(layout) or len(table) < size * count:
-        return 0
-    return max((sum(struct.unpack_from(layout, table, index * size)) for index in range(count)), default=0)
+    if len(table) < size * count:
+        return []
+    # p_type, p_offset and p_filesz; p_flags, p_vaddr and p_paddr are skipped.
+    layout = ('<' if elf.byteorder == 'little' else '>') + ('II8xI' if elf.bits == 32 else 'I4xQ16xQ')
+    return [struct.unpack_from(layout, table, index * size) for index in range(count)]
+
+
+def is_library(elf, segments, file):
+    """Tell whether *elf* is a shared library, which nobody can start: one with a name of its own, or without an entry.
+
+    A static program may be position-independent too, and a library for ld.so to start has an interpreter.
+    """
+    if elf.type != 3 or any(kind == PT_INTERP for kind, _offset, _size in segments):
+        return False
+    layout = ('<' if elf.byteorder == 'little' else '>') + ('II' if elf.bits == 32 else 'QQ')
+    for kind, offset, size in segments:
+        if kind == PT_DYNAMIC:
+            file.seek(offset)
+            data = file.read(min(size, 1 << 16))
+            data = data[:len(data) - len(data) % struct.calcsize(layout)]
+            if any(tag == DT_SONAME for tag, _value in struct.iter_unpack(layout, data)):
+                return True
+    return elf.entry == 0
+
+
+def check_elf(file, size, host):
+    """Raise what the open *file* of *size* bytes is, if it is not a whole program for *host*. Reads headers only."""
+    elf = parse_elf(file.read(64))
+    if elf.type not in ELF_EXECUTABLE_TYPES:
+        raise ArtifactError(f'is {ELF_TYPES.get(elf.type, "an ELF file of an unknown type")}, not an executable')
+    if host.release and not elf.runs_on(host.release):
+        wanted = host.release
+        raise ArtifactError(f'is a binary for {elf}, not for {wanted.arch} '
+                            f'({wanted.bits}-bit, {wanted.byteorder}-endian, ELF machine {wanted.elf_machine})')
+    if elf.system not in ELF_LINUX:
+        raise ArtifactError(f'is a binary for {ELF_SYSTEMS.get(elf.system, f"the system {elf.system}")}, not for Linux')
+    if elf.machine == ELF_ARM and elf.flags & 0x200:
+        raise ArtifactError('is a binary for ARM with software floating point (armel), not for armhf')
+    if elf.machine == ELF_ARM and elf.flags >> 24 not in (0, 5):
+        raise ArtifactError(f'is a binary for version {elf.flags >> 24} of the ARM interface, not for version 5')
+    offset, entry_size, count = elf.segments
+    file.seek(min(offset, size))
+    segments = parse_segments(elf, file.read(entry_size * count))
+    extent = max([elf.extent, *(start + length for _kind, start, length in segments)])
+    if extent > size:
+        raise ArtifactError(f'is cut short: it has {size} of at least {extent} bytes')
+    if is_library(elf, segments, file):
+        raise ArtifactError('is a shared library, not an executable')
 
 
 def describe_content(head):
@@ -415,79 +605,432 @@ def describe_kind(mode):
     return next((text for test, text in kinds if test(mode)), 'something else')
 
 
-def digests(file, path):
-    """Return the SHA-256 and the SHA-1 digest of an open file, in hexadecimal digits, each file read once per run.
+def once_per_run(path, status, what, compute):
+    """Return what *compute* returns for the file *path*, which is called once per run: a value that JSON can hold.
 
-    Ansible's processes share the result through a file in the run's own temporary folder, which is locked while the first
-    that asks computes it. A file that is replaced or changed in between is another file.
+    Ansible's processes share it through a file in the run's own temporary folder, which is locked while the first that
+    asks computes it. A file that is replaced or changed in between is another file. *what* tells apart what is
+    computed.
     """
-    status = os.fstat(file.fileno())
-    identity = (os.path.realpath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    identity = (what, os.path.realpath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     name = 'k3s_artifact-' + hashlib.sha256(to_bytes(repr(identity))).hexdigest()
-    with open(os.path.join(C.DEFAULT_LOCAL_TMP, name), 'a+', encoding='ascii') as shared:
+    try:
+        shared = open(os.path.join(C.DEFAULT_LOCAL_TMP, name), 'ab+', buffering=0)
+    except OSError:  # a full or read-only disk: each host computes it anew
+        return compute()
+    with shared:
         fcntl.flock(shared, fcntl.LOCK_EX)
         shared.seek(0)
-        known = shared.read().split()
-        if len(known) != 2:
-            known = read_digests(file)
+        try:
+            return json.loads(shared.read())
+        except ValueError:  # empty, or what a process that was killed has left
+            value = compute()
+        with contextlib.suppress(OSError):
             shared.truncate(0)
-            shared.write(' '.join(known))
-        return tuple(known)
+            shared.write(to_bytes(json.dumps(value)))
+        return value
 
 
-def read_digests(file):
-    # SHA-1 is what copy returns as "checksum"; nothing here relies on it.
-    sha256, sha1 = hashlib.sha256(), hashlib.new('sha1', usedforsecurity=False)
+def warn_once(text):
+    """Show a warning once per run, on whichever process and however many hosts it comes up."""
+    name = 'k3s_artifact-warned-' + hashlib.sha256(to_bytes(text)).hexdigest()
+    try:
+        os.close(os.open(os.path.join(C.DEFAULT_LOCAL_TMP, name), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return
+    except OSError:
+        pass  # a full disk: shown too often is better than not at all
+    display.warning(harmless(text))
+
+
+class Reading(NamedTuple):
+    """What one pass over a file gives."""
+
+    sha256: str
+    sha1: str  # what copy returns as "checksum"; nothing here relies on it
+    version: str  # of K3s, '' where the file holds none
+
+
+def reading(file, path):
+    """Return the :class:`Reading` of an open file, each file read once per run."""
+    return Reading(*once_per_run(path, os.fstat(file.fileno()), 'reading', lambda: read_all(file)))
+
+
+def read_all(file):
+    sha256, sha1, versions = hashlib.sha256(), hashlib.new('sha1', usedforsecurity=False), VersionReader()
     file.seek(0)
     for block in iter(lambda: file.read(1 << 20), b''):
         sha256.update(block)
         sha1.update(block)
-    return [sha256.hexdigest(), sha1.hexdigest()]
+        versions.feed(block)
+    return Reading(sha256.hexdigest(), sha1.hexdigest(), versions.version())
+
+
+class VersionReader:
+    """Finds the K3s version in a Go program that is fed in blocks; memory does not grow with the program.
+
+    K3s's build writes it into variables (`-ldflags "-X .../version.Version=v1.31.4+k3s1 ..."`, scripts/package-cli and
+    scripts/build), and the linker ends each such text with a zero byte. Other texts of a Go program follow each other
+    without anything in between, so a digit after "k3s1" may belong to the next. A program may name other releases too.
+    So the one counts that is followed by a byte that cannot belong to it, if there are such; of several the most
+    frequent, since it is in more than one variable; of those the first. Components are versions of their own
+    (containerd v1.7.23-k3s2).
+    """
+
+    MARK = b'+k3s'
+    BEFORE, AFTER = 48, 24  # bytes of a version around its mark, at most
+    VERSION = re.compile(rb'v[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}(?:-(?:alpha|beta|rc)[.0-9]{0,8})?\Z')
+    BUILD = re.compile(rb'\+k3s(?:[0-9]{1,4}|-[0-9a-f]{8})')
+
+    def __init__(self):
+        self.window, self.next = b'', 0  # the last bytes, and where in them a mark is looked for next
+        self.ended, self.open = {}, {}  # how often each version occurs, with and without a clear end
+
+    def feed(self, block, last=False):
+        self.window += block
+        limit = len(self.window) - (0 if last else self.AFTER)
+        position = self.window.find(self.MARK, self.next)
+        while 0 <= position < limit:
+            self.take(position)
+            position = self.window.find(self.MARK, position + 1)
+        self.next = max(limit, self.next)
+        cut = max(0, self.next - self.BEFORE)
+        self.window, self.next = self.window[cut:], self.next - cut
+
+    def take(self, position):
+        start = self.VERSION.search(self.window[max(0, position - self.BEFORE):position])
+        build = self.BUILD.match(self.window, position)
+        if start and build:
+            after = self.window[build.end():build.end() + 1]
+            found = self.open if after.isalnum() or after in (b'.', b'-', b'+', b'_') else self.ended
+            version = to_text(start.group() + build.group())
+            found[version] = found.get(version, 0) + 1
+
+    def version(self):
+        self.feed(b'', last=True)
+        found = self.ended or self.open
+        return max(found, key=found.get, default='')
 
 
 # --- checksum lists --------------------------------------------------------------------------------------------------
 
 
-def parse_checksum_list(text):
-    """Return the digests of a checksum list by exact file name.
+def parse_checksum_list(data):
+    """Return the digests of a checksum list by file name: the bytes of the list in, ``{name: digest}`` out.
 
-    A line is what sha256sum prints: 64 hexadecimal digits, a space, a space or an asterisk, the file's name
-    (after ./ if it was called with ./*).
-    Raise :class:`ArtifactError` with the second half of a sentence where the text is not such a list.
+    This is the reader for every list, of the artifact directory and of a download. The last part of a path is the name;
+    two lines of one name with different digests are an error. For what is read see :func:`checksum_lines`.
+    Raise :class:`ArtifactError` with the second half of a sentence where the bytes are no such list.
     """
+    lines = checksum_lines(data)
+    return {name: listed_digest(lines, name) for name in {path.rpartition('/')[2] for path in lines}}
+
+
+def checksum_lines(data):
+    """Return the digests of a checksum list by path, as it is written there.
+
+    A line is what sha256sum prints (64 hexadecimal digits, a blank, a blank or an asterisk, the path) or `sha256sum
+    --tag` and the programs of BSD (SHA256 (path) = digits). Blank lines and those that begin with # do not count. The
+    text may be UTF-8 or UTF-16, with or without a byte order mark, its lines end as on any system, and it may be signed
+    in the clear: then only what is inside the armour counts, and nothing else may be there.
+    """
+    if len(data) > LIST_LIMIT:
+        raise ArtifactError(f'is larger than {LIST_LIMIT // MIB} MiB, which no checksum list is', 'list')
     result = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in signed_lines(decoded(data).splitlines()):
         if not line.strip() or line.startswith('#'):
             continue
-        match = re.fullmatch(r'([0-9a-fA-F]{64})\s[\s*]?(?:\./)?(\S.*)', line.rstrip())
+        line = line.rstrip()
+        match = re.fullmatch(r'(?P<digest>[0-9a-fA-F]{64})[ \t][ \t*]?(?P<path>\S.*)|SHA256 ?\((?P<of>.+)\) ?= '
+                              '?(?P<hex>[0-9a-fA-F]{64})', line)
         if not match:
-            raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}')
-        digest, name = match.group(1).lower(), match.group(2)
-        if result.setdefault(name, digest) != digest:
-            raise ArtifactError(f'names {shown(name)} twice, with different digests')
+            raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}', 'list')
+        path = (match['path'] or match['of']).removeprefix('./')
+        digest = (match['digest'] or match['hex']).lower()
+        if path.endswith('/'):
+            raise ArtifactError(f'is not a checksum list: line {number} names the folder {shown(path)}', 'list')
+        if result.setdefault(path, digest) != digest:
+            raise ArtifactError(f'names {shown(path)} twice, with different digests', 'list')
     if not result:
-        raise ArtifactError('is empty')
+        raise ArtifactError('is empty', 'list')
     return result
 
 
-def expected_digest(path, arch, names):
-    """Return the digest that a checksum list beside *path* gives for the first of *names*, and the list's file name.
+def decoded(data):
+    """Return the text of a file that may be UTF-8 or UTF-16, with or without a byte order mark."""
+    if data.startswith((b'\xff\xfe', b'\xfe\xff')):
+        return data.decode('utf-16', errors='replace')
+    if b'\0' in data[:2]:  # the other byte of an ASCII character
+        return data.decode('utf-16-be' if data[:1] == b'\0' else 'utf-16-le', errors='replace')
+    return data.decode('utf-8-sig', errors='replace')
 
-    ``(None, None)`` where no list names any of them. Lists: sha256sum-<arch>.txt, then sha256sum.txt.
+
+def signed_lines(lines):
+    """Yield the numbers and texts of the lines that count: all, or those inside the armour of a signature (RFC 9580,
+    7)."""
+    numbered = iter(enumerate(lines, 1))
+    if '-----BEGIN PGP SIGNED MESSAGE-----' not in (line.rstrip() for line in lines[:1]):
+        yield from numbered
+        return
+    next(numbered)
+    for _number, line in numbered:  # the headers, to the first blank line
+        if not line.strip():
+            break
+    for number, line in numbered:
+        if line.startswith('-----BEGIN PGP SIGNATURE-----'):
+            break
+        yield number, line.removeprefix('- ')
+    if not any(line.startswith('-----END PGP SIGNATURE-----') for _number, line in numbered):
+        raise ArtifactError('is cut short: the end of its signature is missing', 'list')
+    for number, line in numbered:
+        if line.strip():
+            raise ArtifactError(f'is not signed to its end: line {number} stands behind the signature', 'list')
+
+
+def listed_digest(lines, name, folder=''):
+    """Return the digest that the *lines* of a list give for the file *name*, or None.
+
+    A line that is the name alone comes before one with a path. *folder*: the list is of the folder above, and only
+    lines whose path ends in folder/name count.
     """
-    for list_name in (f'sha256sum-{arch}.txt', 'sha256sum.txt'):
-        list_path = os.path.join(os.path.dirname(path), list_name)
+    path = f'{folder}/{name}' if folder else name
+    if path in lines:
+        return lines[path]
+    found = {digest for other, digest in lines.items() if other.endswith('/' + path)}
+    if len(found) > 1:
+        raise ArtifactError(f'names {shown(path)} twice, with different digests', 'list')
+    return next(iter(found), None)
+
+
+def list_names(path, arch):
+    """Return the names of the checksum lists that count for the file *path*, best first."""
+    return [f'sha256sum-{arch}.txt', 'sha256sum.txt', 'SHA256SUMS', os.path.basename(path) + '.sha256']
+
+
+def expected_digest(path, arch, names, root=None):
+    """Return the digest that a checksum list gives for the first of *names*, that list's name, and the lists that are
+    there.
+
+    Where no list names any of them, digest and name are None. Lists are beside *path* (:func:`list_names`), and
+    SHA256SUMS of the artifact directory *root* where *path* is in a folder of it. The list of one file may be a bare
+    digest.
+    """
+    folder, file_name = os.path.split(path)
+    places = [(os.path.join(folder, name), '') for name in list_names(path, arch)]
+    if root and os.path.dirname(folder) == os.path.normpath(root):
+        places.append((os.path.join(root, 'SHA256SUMS'), os.path.basename(folder)))
+    there = []
+    for list_path, below in places:
         if not os.path.lexists(list_path):
             continue
+        there.append(os.path.basename(list_path))
         try:
             with opened(list_path) as (file, _status):
-                known = parse_checksum_list(to_text(file.read(1 << 20), errors='replace'))
+                data = file.read(LIST_LIMIT + 1)
+            bare = decoded(data).strip() if list_path == path + '.sha256' else ''
+            lines = {file_name: bare.lower()} if re.fullmatch(r'[0-9a-fA-F]{64}', bare) else checksum_lines(data)
+            digest = next(filter(None, (listed_digest(lines, name, below) for name in names)), None)
         except ArtifactError as error:
-            raise ArtifactError(f'cannot be verified: the checksum list {list_name} beside it {error}') from error
-        for name in names:
-            if name in known:
-                return known[name], list_name
-    return None, None
+            raise ArtifactError(f'cannot be verified: the checksum list {there[-1]} '
+                                f'{"above" if below else "beside"} it {error}', 'list') from error
+        if digest:
+            return digest, there[-1], there
+    return None, None, there
+
+
+# --- image archives --------------------------------------------------------------------------------------------------
+
+
+class Content(NamedTuple):
+    """What is in a file that has the name of an image archive."""
+
+    kind: str  # 'images'; 'other': a tar without images; 'no tar'; 'broken'; 'unknown': it cannot be looked into
+    why: str  # the second half of a sentence, for all but 'images'
+    platforms: tuple  # what its image configurations say, such as linux/arm64
+
+
+class NotThisFormat(Exception):
+    """A file is not of the format that its name says."""
+
+
+def content(path):
+    """Return the :class:`Content` of the archive *path*, looked into once per run."""
+    with opened(path) as (file, status):
+        kind, why, platforms = once_per_run(path, status, 'content', lambda: look_into(file, path, status.st_size))
+        return Content(kind, why, tuple(platforms))
+
+
+def look_into(file, path, size):
+    """Return the :class:`Content` of the open archive *file*. The name says how it is compressed, as it does for K3s.
+
+    Memory does not grow with the archive, and neither time nor what it unpacks to is without a limit.
+    """
+    head = file.read(512)
+    file.seek(0)
+    if not head or describe_content(head).startswith('is an HTML'):
+        return Content('broken', describe_content(head), ())
+    try:
+        with unpacked(file, path, head) as stream:
+            if stream is None:
+                return Content('unknown', 'cannot be looked into: this controller has no program that unpacks it', ())
+            return read_tar(Clocked(stream, time.monotonic() + LOOK_SECONDS))
+    except NotThisFormat as error:
+        return Content('no tar', str(error), ())
+    except TimeoutError:
+        return Content('unknown', f'cannot be looked into: that took more than {LOOK_SECONDS} seconds', ())
+    except EOFError:
+        return Content('broken', f'is cut short or damaged: it cannot be unpacked to its end ({size} bytes)', ())
+    except (OverflowError, zlib.error, *((zstd.ZstdError,) if zstd else ())) as error:
+        return Content('broken', f'is damaged: {shown(to_text(error))}', ())
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return Content('broken', f'is damaged: {shown(to_text(error))}', ())  # as gzip and bz2 say it
+
+
+@contextlib.contextmanager
+def unpacked(file, path, head):
+    """Yield what reads the plain tar in the open archive *file*, or None where this controller has nothing for that."""
+    suffix = next(suffix for suffix in ARCHIVE_SUFFIXES if path.lower().endswith(suffix))
+    name = ARCHIVE_FORMATS.get(suffix)
+    if name and not head.startswith(ARCHIVE_MAGIC[name]):
+        raise NotThisFormat(f'is no {name} file, whatever its name says')
+    if name is None:
+        yield file
+    elif name == 'gzip':
+        yield gzip.GzipFile(fileobj=file)
+    elif name == 'bzip2':
+        yield bz2.BZ2File(file)
+    elif name == 'zstd' and zstd:
+        yield zstd.ZstdFile(file)
+    elif shutil.which(name):
+        with program_output([name, '-d', '-c', '-q'], file) as stream:
+            yield stream
+    else:
+        yield None
+
+
+@contextlib.contextmanager
+def program_output(command, file):
+    """Yield what *command* prints for the open *file*; it has ended when this does, whatever happens."""
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # where the program begins, whatever Python has read ahead
+    with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        timer = threading.Timer(LOOK_SECONDS + 1, process.kill)
+        timer.start()
+        try:
+            yield process.stdout
+        finally:
+            timer.cancel()
+            process.kill()
+
+
+class Clocked:
+    """Reads a stream in order, up to a point in time and a number of bytes."""
+
+    def __init__(self, stream, deadline):
+        self.stream, self.deadline, self.position = stream, deadline, 0
+        self.seekable = isinstance(stream, io.BufferedReader) and stream.seekable()
+
+    def read(self, size):
+        """Return *size* bytes, fewer only at the end."""
+        data = self.stream.read(size)
+        if time.monotonic() > self.deadline:
+            raise TimeoutError
+        self.position += len(data)
+        return data
+
+    def skip(self, size):
+        """Leave out *size* bytes; raise EOFError where there are not so many."""
+        if self.position + size > LOOK_LIMIT:
+            raise OverflowError(f'unpacks to more than {LOOK_LIMIT >> 30} GiB')
+        if self.seekable:
+            if self.position + size > os.fstat(self.stream.fileno()).st_size:
+                raise EOFError
+            self.position = self.stream.seek(self.position + size)
+            return
+        while size:
+            block = self.read(min(size, MIB))
+            if not block:
+                raise EOFError
+            size -= len(block)
+
+
+def read_tar(stream):
+    """Return the :class:`Content` of a plain tar.
+
+    An image archive has manifest.json (docker) or index.json (OCI) at its top. Docker writes its manifest last, and the
+    image configurations
+    anywhere: all small JSON files that name a platform are remembered until it is known which of them count.
+    """
+    small, manifests, size_of_next = {}, {}, None
+    for _number in range(MEMBERS_LIMIT):
+        header = stream.read(512)
+        if not header.strip(b'\0') and len(header) == 512 or header == b'' and manifests:
+            break
+        if len(header) < 512 and not (stream.seekable and stream.position < 512):
+            raise EOFError  # a whole archive has a block of zeros at its end
+        try:
+            member = tarfile.TarInfo.frombuf(header, 'utf-8', 'surrogateescape')
+        except (tarfile.HeaderError, ValueError) as error:
+            if stream.position > 512:
+                raise EOFError from error
+            raise NotThisFormat('is no tar archive') from error
+        size = member.size if size_of_next is None else size_of_next
+        size_of_next = None
+        if size < 0:
+            raise EOFError
+        name = member.name.removeprefix('./')
+        data = b''
+        if size <= MEMBER_LIMIT and (member.isreg() or member.type == tarfile.XHDTYPE):
+            data = stream.read(size)
+            if len(data) < size:
+                raise EOFError
+        if member.type == tarfile.XHDTYPE:
+            found = re.search(rb'\d+ size=(\d{1,18})\n', data)
+            size_of_next = int(found[1]) if found else None
+        elif name in ('manifest.json', 'index.json'):
+            manifests[name] = data
+        elif data.startswith(b'{'):
+            platform = platform_of(parse_json(data))
+            if platform:
+                small[name] = platform
+        padding = -size % 512
+        stream.skip(padding + (0 if data else size))
+    if not manifests:
+        return Content('other', 'holds no image manifest (neither manifest.json nor index.json)', ())
+    return Content('images', '', tuple(sorted(set(platforms(manifests, small)))))
+
+
+def platforms(manifests, configurations):
+    """Return the platforms of the images that an archive holds, () where it does not say.
+
+    Of a docker archive those of the configurations that its manifest names; else all that there are, else those that
+    the index
+    names: an archive of one platform may still have the index of all.
+    """
+    manifest = parse_json(manifests.get('manifest.json', b''))
+    named = [image.get('Config') for image in manifest if isinstance(image, dict)] if isinstance(manifest, list) else []
+    found = [configurations[name] for name in named if isinstance(name, str) and name in configurations]
+    if found or configurations:
+        return found or list(configurations.values())
+    index = parse_json(manifests.get('index.json', b''))
+    entries = index.get('manifests') if isinstance(index, dict) else None
+    return [platform for entry in (entries if isinstance(entries, list) else ())
+            for platform in [platform_of(entry.get('platform') if isinstance(entry, dict) else None)] if platform]
+
+
+def platform_of(value):
+    """Return the platform that a parsed image configuration names, such as linux/arm64, or None."""
+    words = [value.get('os'), value.get('architecture')] if isinstance(value, dict) else []
+    known = words and all(isinstance(word, str) and word != 'unknown' for word in words)
+    return '/'.join(words)[:40] if known else None
+
+
+def parse_json(data):
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 # --- verification ----------------------------------------------------------------------------------------------------
@@ -503,57 +1046,81 @@ class Artifact(NamedTuple):
     sha256: str
     checksum: str  # SHA-1, as in the result of copy
     verified: list  # the checks it passed: 'ELF header', the name of a checksum list
-    version: str = ''
+    version: str = ''  # of K3s, as the binary itself says; '' where it says none, and for other files
+    kind: str = 'binary'  # 'binary', 'archive' or 'script'
 
 
-def verified_binary(path, host, verify):
-    """Return the :class:`Artifact` for *path* if it is the K3s binary for *host*, else raise what it is instead."""
-    def check(file, status):
+def verified_binary(path, host, verify, version='', root=None):
+    """Return the :class:`Artifact` for *path* if it is the K3s binary for *host*, else raise what it is instead.
+
+    *version*: the release that it must be, '' for any. *root*: the artifact directory, whose lists count as well.
+    """
+    def check(file, status, _listed):
         check_elf(file, status.st_size, host)
         return ['ELF header']
-    return verified_file(path, host, (host.binary, os.path.basename(path)), verify, check)
+    artifact = verified_file(path, host, (host.binary, os.path.basename(path)), verify, check, root=root)
+    if verify == 'none':
+        return artifact
+    if not artifact.version and verify != 'auto':
+        raise ArtifactError(f'holds no K3s version, so it is perhaps another program, and k3s_artifact_verify is '
+                            f'"{verify}"', 'version')
+    if not artifact.version:
+        warn_once(f'{path} holds no K3s version: perhaps it is another program. It is used, for k3s_artifact_verify is '
+                  f'"auto".')
+    elif version and artifact.version != version:
+        raise ArtifactError(f'is K3s {artifact.version}, but k3s_version is {shown(version)}', 'version')
+    return artifact
 
 
-def verified_archive(path, host, verify):
+def verified_archive(path, host, verify, root=None):
     """Return the :class:`Artifact` for the image archive *path*, or raise what it is instead."""
-    def check(file, _status):
-        head = file.read(64)
-        if not head or describe_content(head).startswith('is an HTML'):
-            raise ArtifactError(describe_content(head))
+    def check(_file, _status, listed):
+        held = content(path)
+        if held.kind == 'other' or held.kind in ('broken', 'no tar') and not listed:
+            raise ArtifactError(held.why)
+        if held.kind == 'unknown' and not is_released_archive(path):
+            warn_once(f'{path} is taken for an image archive by its name alone: it {held.why}.')
+        if held.platforms and not listed and host.platform not in held.platforms:
+            raise ArtifactError(f'holds images for {", ".join(held.platforms[:5])} and nothing for '
+                                f'{host.platform}', 'platform')
+        return ['images'] if held.kind == 'images' else []
+    return verified_file(path, host, (os.path.basename(path),), verify, check, root=root, kind='archive')
+
+
+def verified_script(path, host, verify, root=None):
+    """Return the :class:`Artifact` for the install script *path*, or raise what it is instead. K3s publishes no list
+    that names it."""
+    def check(file, _status, _listed):
+        head = file.read(512)
+        if not head.startswith(b'#!'):
+            raise ArtifactError(describe_content(head) if not head or describe_content(head).startswith('is an HTML')
+                                else 'is not a script: it does not begin with #!')
         return []
-    return verified_file(path, host, (os.path.basename(path),), verify, check)
+    verify = 'auto' if verify == 'required' else verify
+    return verified_file(path, host, (os.path.basename(path),), verify, check, root=root, kind='script')
 
 
-def verified_file(path, host, names, verify, check):
+def verified_file(path, host, names, verify, check, root=None, kind='binary'):
     with opened(path) as (file, status):
-        wanted, list_name, verified = None, None, []
+        wanted, list_name, there, verified = None, None, [], []
         if verify != 'none':
-            verified = check(file, status)
-            wanted, list_name = expected_digest(path, host.arch, names)
+            wanted, list_name, there = expected_digest(path, host.arch, names, root)
+            verified = check(file, status, wanted is not None)
         if verify == 'required' and wanted is None:
-            raise ArtifactError(f'is in no checksum list: neither sha256sum-{host.arch}.txt nor sha256sum.txt beside it names '
-                                f'{" or ".join(dict.fromkeys(names))}, and k3s_artifact_verify is "required"')
-        sha256, checksum = digests(file, path)
+            raise ArtifactError(f'is in no checksum list: none of {", ".join(list_names(path, host.arch))} beside it '
+                                f'names '
+                                f'{" or ".join(dict.fromkeys(names))}, and k3s_artifact_verify is "required"', 'list')
+        if there and wanted is None and kind != 'script':
+            warn_once(f'{path} is in no checksum list, though {" and ".join(there)} is there: it is not compared with '
+                      f'a digest.')
+        known = reading(file, path)
         if wanted is not None:
-            if sha256 != wanted:
-                raise ArtifactError(f'is not the released file: its SHA-256 is {sha256}, but {list_name} says {wanted}')
+            if known.sha256 != wanted:
+                raise ArtifactError(f'is not the released file: its SHA-256 is {known.sha256}, but {list_name} says '
+                                    f'{wanted}')
             verified.append(list_name)
-        return Artifact(host.machine, host.arch, path, status.st_size, sha256, checksum, verified)
-
-
-def check_elf(file, size, host):
-    elf = parse_elf(file.read(64))
-    if elf.type not in ELF_EXECUTABLE_TYPES:
-        raise ArtifactError(f'is {ELF_TYPES.get(elf.type, "an ELF file of an unknown type")}, not an executable')
-    if host.release and not elf.runs_on(host.release):
-        wanted = host.release
-        raise ArtifactError(f'is a binary for {elf}, not for {wanted.arch} '
-                            f'({wanted.bits}-bit, {wanted.byteorder}-endian, ELF machine {wanted.elf_machine})')
-    offset, entry_size, count = elf.segments
-    file.seek(min(offset, size))
-    extent = max(elf.extent, segments_end(elf, file.read(entry_size * count)))
-    if extent > size:
-        raise ArtifactError(f'is cut short: it has {size} of at least {extent} bytes')
+        return Artifact(host.machine, host.arch, path, status.st_size, known.sha256, known.sha1, verified,
+                        known.version if kind == 'binary' else '', kind)
 
 
 # --- candidates ------------------------------------------------------------------------------------------------------
@@ -577,18 +1144,35 @@ def escapes(root, path):
     return os.path.commonpath((root, os.path.realpath(path))) != root
 
 
-def split_archive(name):
-    """Return what an archive's file name says: its name without suffix, the suffix, and its arch or None.
+def other_words(name, host):
+    """Return the names that the file *name* has for *host* if it is called after another arch, in lower case, best
+    first.
 
-    ``None`` for a file that is not an image archive.
+    ``k3s-v1.31.4+k3s1-amd64`` is ``k3s-v1.31.4+k3s1-arm64`` for arm64; a name without an arch has one at its end.
+    """
+    words = list(dict.fromkeys([*re.findall(r'\w+$', host.binary), host.arch, host.machine,
+                                *(word for word, arch in ARCH_WORDS.items() if arch == host.archive_arch)]))
+    match = ARCH_WORD.search(name)
+    head, tail = (name[:match.start()], name[match.end():]) if match else (name + '-', '')
+    # The release's own name for amd64 has no arch in it.
+    without = [re.sub(r'[-_.]$', '', head) + tail] if match and host.arch == 'amd64' else []
+    return [other.lower() for other in (*(head + word + tail for word in words if word in ARCH_WORDS), *without)]
+
+
+def split_archive(name):
+    """Return what an archive's file name says: its name without suffix, the suffix, and the archs that it is for.
+
+    () where it names none: it is for every host. ``None`` for a file that K3s does not import.
     """
     suffix = next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), None)
     if suffix is None or name.startswith('.'):
         return None
     stem = name[:-len(suffix)]
-    ending = next((ending for ending in sorted(ARCHIVE_ARCH, key=len, reverse=True)
-                   if re.search(rf'(^|[-_.]){re.escape(ending)}$', stem, re.IGNORECASE)), None)
-    return stem, suffix, ARCHIVE_ARCH.get(ending)
+    return stem, suffix, tuple(dict.fromkeys(ARCH_WORDS[word.lower()] for word in ARCH_WORD.findall(stem)))
+
+
+def is_released_archive(path):
+    return os.path.basename(path).startswith(RELEASED_ARCHIVE)
 
 
 def choose_archives(places, arch):
@@ -600,20 +1184,27 @@ def choose_archives(places, arch):
     for rank, (folder, names) in enumerate(places):
         for name in names:
             archive = split_archive(name)
-            if archive and archive[2] in (None, arch):
-                best.setdefault(archive[0], []).append((rank, ARCHIVE_SUFFIXES.index(archive[1]), os.path.join(folder, name)))
+            if archive and (not archive[2] or arch in archive[2]):
+                order = rank, ARCHIVE_SUFFIXES.index(archive[1]), os.path.join(folder, name)
+                best.setdefault(archive[0], []).append(order)
     return [min(found)[2] for _stem, found in sorted(best.items())]
 
 
+def is_versioned_binary(name):
+    """Tell whether a file is called like a K3s binary that somebody saved with its version (k3s-v1.31.4+k3s1-arm64)."""
+    return bool(VERSIONED_BINARY.fullmatch(name)) and not name.lower().endswith(NO_BINARY)
+
+
 def listing(root):
-    """Say which K3s binaries are in the artifact directory and for which architecture each is, for a message."""
+    """Say which K3s binaries are in the artifact directory, and for which architecture and of which release each is,
+    for a message."""
     found = []
     def unreadable(error):
         found.append(f'{os.path.relpath(error.filename, root)} {describe_os_error(error.filename, error)}')
     for folder, subfolders, names in os.walk(root, onerror=unreadable):
         if os.path.relpath(folder, root).count(os.sep):
             subfolders.clear()
-        for name in sorted(name for name in names if name in BINARY_NAMES):
+        for name in sorted(name for name in names if name in BINARY_NAMES or is_versioned_binary(name)):
             path = os.path.join(folder, name)
             try:
                 with opened(path) as (file, _status):
@@ -624,7 +1215,81 @@ def listing(root):
     return '; '.join(found[:12]) or 'it holds no K3s binary'
 
 
+# --- variables -------------------------------------------------------------------------------------------------------
+
+
+# Every variable whose name begins with k3s_artifact_ or k3s_download_, and what it is for.
+KNOWN_VARIABLES = {
+    'k3s_artifact_become': 'false: the playbooks stay the user who logs in',
+    'k3s_artifact_dest': 'the install path on the node',
+    'k3s_artifact_dir': 'the artifact directory on the controller',
+    'k3s_artifact_data_dir': "K3s's data directory on the node",
+    'k3s_artifact_downgrade': 'true: an older K3s may replace a newer one',
+    'k3s_artifact_hosts': 'the hosts that the playbooks are for',
+    'k3s_artifact_images': 'globs that narrow which image archives are taken',
+    'k3s_artifact_images_dest': 'the images directory on the node',
+    'k3s_artifact_keep_going': 'true: put in place what can be, host by host',
+    'k3s_artifact_keep_previous': 'true: keep the replaced binary on the node',
+    'k3s_artifact_keyring': 'the public key of a signed checksum list',
+    'k3s_artifact_machine': 'what the node calls itself',
+    'k3s_artifact_probe': 'false: the new binary is not tried on the node',
+    'k3s_artifact_prune': 'true: remove superfluous image archives from the node',
+    'k3s_artifact_rate': 'the bytes per second that a transfer may use',
+    'k3s_artifact_relay_port': 'the port of a relay',
+    'k3s_artifact_report': 'where the report is written',
+    'k3s_artifact_rpm_key': 'the key that the SELinux packages are signed with',
+    'k3s_artifact_scratch': 'the scratch folder of the demo',
+    'k3s_artifact_sign_key': 'the key that signs a bundle',
+    'k3s_artifact_site': 'the site that the node belongs to',
+    'k3s_artifact_site_forks': 'how many nodes of a site fetch at a time',
+    'k3s_artifact_url': 'a mirror from which nodes fetch',
+    'k3s_artifact_url_ca': 'the CA of that mirror',
+    'k3s_artifact_url_headers': 'what a request to that mirror carries',
+    'k3s_artifact_url_only': 'true: never push instead',
+    'k3s_artifact_url_password': 'the password for that mirror',
+    'k3s_artifact_url_proxy': 'the proxy to that mirror',
+    'k3s_artifact_url_username': 'the user name for that mirror',
+    'k3s_artifact_verify': 'how files are verified on the controller',
+    'k3s_download_arches': 'the architectures to download',
+    'k3s_download_ca_path': 'the CA of the mirror to download from',
+    'k3s_download_environment': 'environment variables of the download',
+    'k3s_download_force_basic_auth': 'true: send the password unasked',
+    'k3s_download_images': 'the kind of image archive to download',
+    'k3s_download_install_url': 'the address of the install script',
+    'k3s_download_password': 'the password for the mirror to download from',
+    'k3s_download_timeout': 'seconds without a byte before a download is given up',
+    'k3s_download_url': 'the mirror to download from',
+    'k3s_download_use_proxy': 'false: download without the proxy of the environment',
+    'k3s_download_username': 'the user name for the mirror to download from',
+}
+
+
+def misspelt(variables):
+    """Return (name, the known name that it resembles or '') for each of *variables* that is called like ours and is not
+    ours."""
+    names = sorted(name for name in variables if isinstance(name, str) and name not in KNOWN_VARIABLES
+                   and name.startswith(('k3s_artifact_', 'k3s_download_')))
+    return [(name, next(iter(difflib.get_close_matches(name[:80], KNOWN_VARIABLES, 1)), '')) for name in names]
+
+
 class LookupModule(LookupBase):
+    """The lookup, and what the action plugin beside it asks for.
+
+    Members for the action; everything answers for the host whose variables were given to the first:
+
+    - prepare(variables, **options): take the variables of a host; returns self
+    - host: the :class:`Host`; knows_machine(): whether a variable or a fact says what it calls itself
+    - setting(name, default): the expanded value of a variable of ours
+    - is_binary_name(name): whether a task may ask for a K3s binary under this file name
+    - binary(named): the verified binary as an :class:`Artifact`
+    - archives(), archive(path): the verified image archives of the host; one of them
+    - is_archive(path), refuses_archive(path, patterns): whether a file is an image archive; why the host does not get
+      it
+    - left_out(): what lies in the folders like an archive and is none, as (name, the second half of a sentence)
+    - script(path): the install script as an :class:`Artifact`, or None
+    - is_elf_executable(path), elf_arch(head), arch_of(machine): what a file, its first bytes or an answer of `uname -m`
+      is
+    """
 
     _expanding: set = set()
 
@@ -638,12 +1303,10 @@ class LookupModule(LookupBase):
         return [value for term in terms for value in getattr(self, f'_get_{term}')()]
 
     def prepare(self, variables=None, **options):
-        """Take the variables of a host and the options of a call; everything else answers for that host.
-
-        The action plugin calls this, then :meth:`host`, :meth:`binary` and :meth:`archive`.
-        """
+        """Take the variables of a host and the options of a call; everything else answers for that host."""
         self._variables = {} if variables is None else variables
-        self._circular = None
+        self._circular = self._found = None
+        refuse_facts(self._name, self._variables.get('ansible_facts') or {})
         self.set_options(direct=self._expanded_options(options))
         self._verify = self.get_option('verify')
         return self
@@ -663,13 +1326,15 @@ class LookupModule(LookupBase):
                         # "/srv/{{ lookup('k3s_artifact', 'arch') }}" is fine: only a term that needs the folder fails
                         self._circular, result[option] = entry['name'], None
                     else:
-                        result[option] = self._expand(entry['name'])
+                        result[option] = self.setting(entry['name'])
         unknown = [option for option in options if option not in self.option_definitions]
         if unknown:
-            raise ArtifactError(f'host {self._name!r} asks k3s_artifact with the option {shown(unknown[0])}, which it does not '
-                                f'know. Its options are dir, machine, binary_map and verify.')
+            raise ArtifactError(f'host {self._name!r} asks k3s_artifact with the option {shown(unknown[0])}, which it '
+                                f'does not '
+                                f'know. Its options are dir, machine, binary_map, verify and images.')
         if isinstance(result.get('dir'), (Mapping, list, tuple)) or '\0' in str(result.get('dir')):
-            raise ArtifactError(f'the artifact directory of host {self._name!r} is {shown(result["dir"])}, which is no path. '
+            raise ArtifactError(f'the artifact directory of host {self._name!r} is {shown(result["dir"])}, which is no '
+                                f'path. '
                                 f'Set k3s_artifact_dir to a folder.')
         if 'binary_map' in result:
             try:
@@ -679,18 +1344,41 @@ class LookupModule(LookupBase):
         if result.get('verify', 'auto') not in VERIFY:
             raise ArtifactError(f'k3s_artifact_verify of host {self._name!r} is {shown(result["verify"])}. '
                                 f'Use one of {", ".join(VERIFY)}.')
+        result['images'] = self._checked_globs(result.get('images'))
         machine = result.get('machine')
         if 'machine' in result and (not isinstance(machine, str) or not machine):
             resolve_host(self._name, machine or '', {})
         return result
 
-    def _expand(self, name):
+    def _checked_globs(self, globs):
+        globs = globs.split(',') if isinstance(globs, str) else globs
+        if globs is None:
+            return None
+        if not isinstance(globs, (list, tuple)) or not all(isinstance(glob, str) and glob.strip() for glob in globs):
+            raise ArtifactError(f'k3s_artifact_images of host {self._name!r} is {shown(globs)}. Write a list of '
+                                f'patterns for the names of '
+                                f'files, for example ["k3s-airgap-images-*"].')
+        return [glob.strip() for glob in globs]
+
+    def setting(self, name, default=None):
+        """Return the expanded value of the host's variable *name*, or *default* where there is none.
+
+        :meth:`prepare` has refused variables of ours that are facts.
+        """
+        if name not in self._variables:
+            return default
         if name in self._expanding:
             raise ArtifactError(f'{name} of host {self._name!r} is defined by this lookup, which needs it. '
                                 f'Write down its value instead.')
         self._expanding.add(name)
         try:
             return self._templar.copy_with_new_env(available_variables=self._variables).template(self._variables[name])
+        except (AnsibleError, TemplateError) as error:
+            own = own_error(error)
+            if own:
+                raise own from None  # "from error" would be a chain without an end
+            raise ArtifactError(f'{name} of host {self._name!r} cannot be evaluated: {shown(last_line(error), 200)}. '
+                                f'Correct it, or define what it uses.') from error
         finally:
             self._expanding.discard(name)
 
@@ -711,20 +1399,32 @@ class LookupModule(LookupBase):
         return machine
 
     @property
+    def _version(self):
+        """The release that k3s_version asks for, '' where it does not."""
+        version = self.setting('k3s_version') or ''
+        if not isinstance(version, str):
+            raise ArtifactError(f'k3s_version of {self.host} is {shown(version)}. Write the name of a K3s release, '
+                                f'such as "v1.31.4+k3s1".')
+        return version.strip()
+
+    @property
     def root(self):
         """The artifact directory as an absolute path, or None where none is configured."""
         directory = self.get_option('dir')
         if self._circular:
-            raise ArtifactError(f'{self._circular} of {self.host} is defined by this lookup, which needs it to find the artifact '
+            raise ArtifactError(f'{self._circular} of {self.host} is defined by this lookup, which needs it to find '
+                                f'the artifact '
                                 f'directory. Name the folder in k3s_artifact_dir.')
         if directory is None:
             return None
         if not directory.strip():
-            raise ArtifactError(f'the artifact directory of {self.host} is an empty text. Set k3s_artifact_dir to a folder.')
+            raise ArtifactError(f'the artifact directory of {self.host} is an empty text. Set k3s_artifact_dir to a '
+                                f'folder.')
         places = dict.fromkeys((self._loader.path_dwim(directory), os.path.abspath(os.path.expanduser(directory))))
         root = next((place for place in places if os.path.lexists(place)), None)
         if root is None:
-            raise ArtifactError(f'the artifact directory of {self.host} does not exist: there is no {" and no ".join(places)}. '
+            raise ArtifactError(f'the artifact directory of {self.host} does not exist: there is no '
+                                f'{" and no ".join(places)}. '
                                 f'Set k3s_artifact_dir to the folder that holds the files of the K3s release.')
         try:
             os.scandir(root).close()
@@ -749,29 +1449,34 @@ class LookupModule(LookupBase):
         return [self.binary().sha256]
 
     def _get_images(self):
-        return [self.archive(path).source for path in self.archives()]
+        return [archive.source for archive in self.archives()]
 
     def _get_script(self):
-        scripts = (os.path.join(place, 'k3s-install.sh') for place in self._places())
-        return [path for path in scripts if os.path.isfile(path)][:1]
+        script = self.script()
+        return [script.source] if script else []
 
     def _get_directory(self):
         host, root = self.host, self.root
         if root is None:
-            raise ArtifactError(f'the folder for {host} cannot be told without an artifact directory. Set k3s_artifact_dir.')
-        folder = next((path for path in (os.path.join(root, name) for name in folders(host)) if os.path.isdir(path)), None)
+            raise ArtifactError(f'the folder for {host} cannot be told without an artifact directory. Set '
+                                f'k3s_artifact_dir.')
+        places = (os.path.join(root, name) for name in folders(host))
+        folder = next((path for path in places if os.path.isdir(path)), None)
         if folder is None:
-            raise ArtifactError(f'{root} has no folder for {host}. Make {root}/{host.arch} and put the binary (as k3s), the '
+            raise ArtifactError(f'{root} has no folder for {host}. Make {root}/{host.arch} and put the binary (as '
+                                f'k3s), the '
                                 f'image archives and k3s-install.sh for {host.arch} into it.')
         names = (K3S_ANSIBLE_NAME.get(host.machine, K3S_ANSIBLE_NAME_OF_ALL_OTHERS), 'k3s')
         path = next((path for path in (os.path.join(folder, name) for name in names) if os.path.lexists(path)), None)
         if path is None:
-            raise ArtifactError(f'{folder} does not serve {host}: k3s-ansible looks there for {" and then ".join(names)}. '
+            raise ArtifactError(f'{folder} does not serve {host}: k3s-ansible looks there for '
+                                f'{" and then ".join(names)}. '
                                 f'Rename or link the binary of the release ({host.binary}) to k3s in it.')
         try:
-            verified_binary(path, host, self._verify)
+            self._verified(path, root)
         except ArtifactError as error:
-            raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. {self._advice(host, (path, error))}') from error
+            raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. '
+                                f'{self._advice(host, (path, error))}') from error
         if not os.path.exists(os.path.join(folder, 'k3s-install.sh')):
             display.warning(f'{folder} holds no k3s-install.sh: k3s-ansible will try to download it. '
                             f'Put the install script of the K3s release there.')
@@ -785,51 +1490,166 @@ class LookupModule(LookupBase):
         *named* is the file that a task asks for: it is taken if it is right for the host, else the right one beside it,
         else the one in the artifact directory.
         """
-        host = self.host
-        refused, roots = {}, []
+        host, refused, empty = self.host, {}, []
+        for path, root in self._tries(host, named):
+            if path is None:
+                empty.append(root)
+            elif path not in refused:
+                try:
+                    if host.mapped and path != named and escapes(root, path):
+                        raise ArtifactError('is a link that leaves the artifact directory, which k3s_binary_map may '
+                                            'not')
+                    return self._verified(path, root)
+                except ArtifactError as error:
+                    refused[path] = error
+        if self.root in empty and not host.mapped:
+            artifact = self._versioned_binary(host, refused)
+            if artifact:
+                return artifact
+        raise self._no_binary(host, refused, empty)
+
+    def _tries(self, host, named):
+        """Yield the files that may be the binary of *host*, best first, each with its folder; (None, folder) where that
+        has none."""
         if named is not None:
             named = os.path.abspath(named)
-            roots.append(os.path.dirname(named))
+            beside, name = os.path.split(named)
             if os.path.lexists(named):
-                try:
-                    return verified_binary(named, host, self._verify)
-                except ArtifactError as error:
-                    refused[named] = error
+                yield named, beside
+            yield self._first_candidate(host, beside)
+            if os.path.isdir(beside):
+                siblings = {other.lower(): other for other in reversed(self._names_in(beside))}
+                for word in other_words(name, host):
+                    if word in siblings:
+                        yield os.path.join(beside, siblings[word]), beside
         if named is None or self.root is not None:
-            roots.append(self.root)
-        for root in dict.fromkeys(roots):
-            path = self._first_candidate(host, root)
-            if path is None or path in refused:
-                continue
-            try:
-                if host.mapped and escapes(root or path[:-len(host.binary)], path):
-                    raise ArtifactError('is a link that leaves the artifact directory, which k3s_binary_map may not')
-                return verified_binary(path, host, self._verify)
-            except ArtifactError as error:
-                refused[path] = error
-        raise self._no_binary(host, refused, roots)
+            yield self._first_candidate(host, self.root)
+
+    def _verified(self, path, root):
+        version = self._version if self._verify != 'none' else ''
+        return verified_binary(path, self.host, self._verify, version, root)
+
+    def _versioned_binary(self, host, refused):
+        """Return the one file of the artifact directory that is called like a release with its version and is right, or
+        None."""
+        right = {}
+        for folder in self._places():
+            names = []
+            with contextlib.suppress(ArtifactError):  # a folder that cannot be read is in the listing
+                names = [name for name in self._names_in(folder) if is_versioned_binary(name)]
+            for path in (os.path.join(folder, name) for name in names):
+                try:
+                    artifact = self._verified(path, self.root)
+                    right.setdefault(artifact.sha256, artifact)
+                except ArtifactError as error:
+                    refused[path] = error
+        if len(right) > 1:
+            several = ', '.join(f'{found.source} ({found.version or "without a version"})' for found in right.values())
+            raise ArtifactError(f'several files are a K3s binary for {host}: {several}. Set k3s_version to the release '
+                                f'that you want, or '
+                                f'rename the right one to {host.binary}.')
+        return next(iter(right.values()), None)
 
     def archives(self):
-        """Return the paths of the image archives that the host gets, one for each archive, sorted by name."""
-        return choose_archives([(place, self._names_in(place)) for place in self._places()], self.host.archive_arch)
+        """Return the verified image archives that the host gets, one for each archive, sorted by name, as
+        :class:`Artifact` s."""
+        offered, left_out = self._offered()
+        for name, why in left_out:
+            warn_once(f'{name} is left out of the image archives: it {why}.')
+        return [self.archive(path) for path in choose_archives(offered, self.host.archive_arch)]
+
+    def left_out(self):
+        """Return (path, why) of what lies in the folders like an image archive of the host and is none.
+
+        What is for another arch, is there in a better compression too, or does not match k3s_artifact_images is not
+        among them.
+        """
+        return self._offered()[1]
+
+    def _offered(self):
+        """Return the image archives that are in the folders, as (folder, names), and what :meth:`left_out` returns."""
+        if self._found is None:
+            offered, left_out, globs = [], [], self.get_option('images')
+            for folder in self._places():
+                names, images = self._names_in(folder), []
+                for name in names:
+                    archive, path = split_archive(name), os.path.join(folder, name)
+                    part = ARCHIVE_PART.fullmatch(name)
+                    if not self._is_for_host(name) or globs and not any(fnmatch.fnmatch(name, glob) for glob in globs):
+                        continue
+                    if part and part[1] not in names:
+                        raise self._part(path, part)
+                    why = self._no_archive(path) if archive else None
+                    if part:
+                        why = f'is a part of {part[1]}, which is there'
+                    if name.lower().endswith(OTHER_SUFFIXES):
+                        why = f'is of a kind that K3s does not import ({", ".join(ARCHIVE_SUFFIXES)})'
+                    if why:
+                        left_out.append((path, why))
+                    elif archive:
+                        images.append(name)
+                offered.append((folder, images))
+            self._check_globs(globs or (), [folder for folder, _names in offered])
+            self._found = offered, left_out
+        return self._found
+
+    def _is_for_host(self, name):
+        """Tell whether the name of a file is without an arch, or has that of the host in it."""
+        archs = [ARCH_WORDS[word.lower()] for word in ARCH_WORD.findall(name)]
+        return not archs or self.host.archive_arch in archs
+
+    def _check_globs(self, globs, folders_of_host):
+        """Raise where a pattern of k3s_artifact_images matches no archive of the host, nor one in a folder of another
+        arch."""
+        root = os.path.dirname(folders_of_host[0]) if self.root is None and folders_of_host else self.root
+        others = [os.path.join(root, name) for name in self._names_in(root)] if root else []
+        for glob in globs:
+            places = (*folders_of_host, *(place for place in others if os.path.isdir(place)))
+            if not any(fnmatch.fnmatch(name, glob) for place in places for name in self._names_in(place)):
+                raise ArtifactError(f'k3s_artifact_images of {self.host} has the pattern {shown(glob)}, which no file '
+                                    f'in '
+                                    f'{" or ".join(folders_of_host)} matches. Correct it, or put the archive there.')
+
+    def is_binary_name(self, name):
+        """Tell whether a task may ask for a K3s binary under the file name *name*."""
+        return name in BINARY_NAMES or name in map(os.path.basename, self.get_option('binary_map').values())
+
+    def is_archive(self, path):
+        """Tell whether the file *path* is an image archive, by what is in it, or by its name where that cannot be
+        told."""
+        name = os.path.basename(path)
+        return bool(ARCHIVE_PART.fullmatch(name) or split_archive(name) and not self._no_archive(path))
+
+    @staticmethod
+    def _no_archive(path):
+        """Return why the file *path*, which is called like an image archive, is none, or None."""
+        if is_released_archive(path):
+            return None
+        try:
+            held = content(path)
+        except ArtifactError:
+            return None  # what is wrong with it is said when it is verified
+        return held.why if held.kind in ('other', 'no tar') else None
+
+    def script(self, path=None):
+        """Return the install script as an :class:`Artifact`: *path*, else k3s-install.sh of the host's folders; None
+        without one."""
+        places = [path] if path else [os.path.join(place, 'k3s-install.sh') for place in self._places()]
+        path = next((place for place in places if os.path.lexists(place)), path)
+        if path is None:
+            return None
+        try:
+            return verified_script(path, self.host, self._verify, self.root)
+        except ArtifactError as error:
+            raise ArtifactError(f'the install script {path} for {self.host} {error}. Replace it by https://get.k3s.io '
+                                f'of the same '
+                                f'K3s release.') from error
 
     def knows_machine(self):
         """Tell whether a variable or a fact says what the host calls itself."""
         return self._machine() is not None
 
-    def setting(self, name, default=None):
-        return self._expand(name) if name in self._variables else default
-
-    def is_binary_name(self, name):
-        return name in self.binary_names()
-
-    def script(self, path=None):
-        with opened(path) as (file, status):
-            sha256, checksum = digests(file, path)
-            return Artifact(self.host.machine, self.host.arch, path, status.st_size, sha256, checksum, [])
-
-    def binary_names(self):
-        """Return the file names under which a task may ask for a K3s binary."""
+    def binary_names(self):  # until the action asks is_binary_name
         return BINARY_NAMES | {os.path.basename(name) for name in self.get_option('binary_map').values()}
 
     def is_elf_executable(self, path):
@@ -858,23 +1678,36 @@ class LookupModule(LookupBase):
 
         *patterns* are the globs of a loop that hands over more archives: of several compressions it gets one.
         """
-        host, (folder, name) = self.host, os.path.split(path)
-        arch = split_archive(name)[2]
-        if arch not in (None, host.archive_arch):
-            return f'{name} is for {arch}, {host.name} is {host.arch}'
+        host, (folder, name), globs = self.host, os.path.split(path), self.get_option('images')
+        stem, _suffix, archs = split_archive(name) or (name, '', ())
+        if archs and host.archive_arch not in archs:
+            return f'{name} is for {" and ".join(archs)}, {host.name} is {host.arch}'
+        if globs and not any(fnmatch.fnmatch(name, glob) for glob in globs):
+            return f'{name} is not among k3s_artifact_images'
         names = [other for other in self._names_in(folder)
-                 if other == name or any(fnmatch.fnmatch(os.path.join(folder, other), pattern) for pattern in patterns)]
-        chosen = choose_archives([(folder, names)], host.archive_arch)
-        stem = split_archive(name)[0]
-        better = next(other for other in map(os.path.basename, chosen) if split_archive(other)[0] == stem)
+                 if other == name or any(fnmatch.fnmatch(os.path.join(folder, other), pattern) for pattern in patterns)
+                 and (split_archive(other) or ('',))[0] == stem and self.is_archive(os.path.join(folder, other))]
+        better = next(map(os.path.basename, choose_archives([(folder, names)], host.archive_arch)), name)
         return None if better == name else f'{name} is the same archive as {better}, which {host.name} gets'
 
     def archive(self, path):
         """Return the image archive *path* as an :class:`Artifact`, verified."""
+        part = ARCHIVE_PART.fullmatch(os.path.basename(path))
+        if part:
+            raise self._part(path, part)
         try:
-            return verified_archive(path, self.host, self._verify)
+            return verified_archive(path, self.host, self._verify, self.root)
         except ArtifactError as error:
-            raise ArtifactError(f'the image archive {path} for {self.host} {error}. Replace it by that of the K3s release.') from error
+            advice = 'Replace it by that of the K3s release.'
+            if error.kind == 'platform':
+                advice = 'If it is for other hosts, put their architecture into its name.'
+            raise ArtifactError(f'the image archive {path} for {self.host} {error}. {advice}') from error
+
+    def _part(self, path, part):
+        whole = os.path.join(os.path.dirname(path), part[1])
+        return ArtifactError(f'{path} for {self.host} is a part of an image archive, which K3s does not import. Join '
+                             f'the parts: cat {whole}.* > '
+                             f'{whole}, and take them out of the folder.')
 
     # --- candidates and messages
 
@@ -886,21 +1719,24 @@ class LookupModule(LookupBase):
             if path is None:
                 raise self._no_binary(host, {}, [None])
             root = path[:-len(relative)]
-        places = (os.path.join(root, name) for name in (*folders(host), ''))
+        places = (*(os.path.join(root, name) for name in folders(host)), os.path.normpath(root))
         return [place for place in places if os.path.isdir(place)]
 
     def _names_in(self, folder):
         try:
             return sorted(os.listdir(folder))
         except OSError as error:
-            raise ArtifactError(f'the folder {folder} of the image archives for {self.host} {describe_os_error(folder, error)}. '
+            raise ArtifactError(f'the folder {folder} for {self.host} {describe_os_error(folder, error)}. '
                                 f'Make it readable.') from error
 
     def _first_candidate(self, host, root):
+        """Return the first candidate that exists and its folder; without *root* it is searched for. (None, root) for
+        none."""
         if root is None:
-            return self._search(host)[0]
+            path, candidate = self._search(host)
+            return path, path[:-len(candidate)] if path else None
         paths = (os.path.join(root, candidate) for candidate in candidates(host))
-        return next((path for path in paths if os.path.lexists(path)), None)
+        return next((path for path in paths if os.path.lexists(path)), None), root
 
     def _search(self, host):
         """Look for the candidates where other lookups look for files; return the path and the candidate."""
@@ -911,19 +1747,27 @@ class LookupModule(LookupBase):
         return None, None
 
     def _no_binary(self, host, refused, roots):
-        text = '; '.join(f'{path} {reason}' for path, reason in refused.items())
+        shown_of_refused = [f'{path} {reason}' for path, reason in refused.items()]
+        more = f'; and {len(refused) - 4} more' if len(refused) > 4 else ''
+        text = '; '.join(shown_of_refused[:4]) + more
         if not refused:
             places = [root for root in roots if root is not None]
             there = '; '.join(f'in {root} {listing(root)}' for root in places if os.path.isdir(root))
             where = ' or '.join(places) or 'the files folders (no artifact directory is configured)'
             text = f'none of {", ".join(candidates(host))} is in {where}' + (f' ({there})' if there else '')
-        return ArtifactError(f'no K3s binary for {host}: {text}. {self._advice(host, next(iter(refused.items()), None))}')
+        return ArtifactError(f'no K3s binary for {host}: {text}. '
+                             f'{self._advice(host, next(iter(refused.items()), None))}')
 
     @staticmethod
     def _advice(host, refused):
         if refused is None:
-            return (f'Put {host.binary} of the K3s release into the artifact directory, or set k3s_artifact_dir to the folder '
+            return (f'Put {host.binary} of the K3s release into the artifact directory, or set k3s_artifact_dir to the '
+                    f'folder '
                     f'that holds it.')
-        if 'checksum list' in str(refused[1]):
+        if refused[1].kind == 'list':
             return f'Put sha256sum-{host.arch}.txt of the same K3s release beside it.'
-        return f'Replace it by {host.binary} of the K3s release, or put that into the folder {host.arch}/ of the artifact directory.'
+        if refused[1].kind == 'version':
+            return (f'Put {host.binary} of the release that you want in its place, or set k3s_version to the one that '
+                    f'is there.')
+        return (f'Replace it by {host.binary} of the K3s release, or put that into the folder {host.arch}/ of the '
+                f'artifact directory.')

@@ -9,6 +9,7 @@ import io
 import os
 import struct
 import sys
+import tracemalloc
 
 import pytest
 
@@ -134,10 +135,86 @@ def test_a_file_that_ends_inside_its_program_headers_is_refused():
     assert 'is cut short: it has 100 of at least 344 bytes' == refusal(whole[:100], 'amd64')
 
 
-def test_program_headers_of_a_senseless_size_are_not_read():
-    elf = k3s.parse_elf(support.elf('amd64'))
-    assert k3s.segments_end(elf._replace(segments=(64, 8, 3)), b'\xff' * 24) == 0
-    assert k3s.segments_end(elf._replace(segments=(64, 56, 0)), b'') == 0
+def patched(arch, offset, layout, *values, data=None):
+    """Return an ELF file for *arch* with *values* packed at *offset*."""
+    data = bytearray(data or support.elf(arch))
+    struct.pack_into(support.ELF[arch][1] + layout, data, offset, *values)
+    return bytes(data)
+
+
+@pytest.mark.parametrize('size', [0, 8, 55, 57, 65535])
+def test_program_headers_of_a_senseless_size_are_a_damaged_header(size):
+    assert refusal(patched('amd64', 54, 'HH', size, 65535), 'amd64') == f'has a damaged ELF header (program headers of {size} bytes)'
+
+
+def test_a_crafted_header_in_a_sparse_file_costs_little(tmp_path):
+    """65,535 program headers far away in a file without blocks: a few megabytes are read, not what the header claims."""
+    data = patched('amd64', 32, 'Q', 1 << 40, data=patched('amd64', 54, 'HH', 56, 65535))
+    path = tmp_path / 'k3s'
+    path.write_bytes(data)
+    os.truncate(path, 1 << 41)
+    tracemalloc.start()
+    with open(path, 'rb') as file:
+        k3s.check_elf(file, 1 << 41, host('amd64'))
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(('system', 'phrase'), [(0, None), (3, None), (9, 'FreeBSD'), (2, 'NetBSD'), (12, 'OpenBSD'), (6, 'Solaris'), (200, 'the system 200')])
+def test_a_program_of_another_system_is_refused_by_its_name(system, phrase):
+    data = patched('amd64', 7, 'B', system)
+    if phrase:
+        assert refusal(data, 'amd64') == f'is a binary for {phrase}, not for Linux'
+    else:
+        check(data, 'amd64')
+
+
+@pytest.mark.parametrize(('flags', 'phrase'), [
+    (0, None), (0x05000000, None), (0x05000400, None), (0x05000002, None),
+    (0x05000200, 'is a binary for ARM with software floating point (armel), not for armhf'),
+    (0x04000000, 'is a binary for version 4 of the ARM interface, not for version 5'),
+])
+def test_an_arm_program_is_for_hard_floating_point_and_the_fifth_interface(flags, phrase):
+    data = patched('arm', 36, 'I', flags)
+    if phrase:
+        assert refusal(data, 'arm') == phrase
+    else:
+        check(data, 'arm')
+    check(patched('s390x', 48, 'I', flags), 's390x')  # elsewhere these bits mean other things
+
+
+def position_independent(arch, kinds=(1,), dynamic=(), entry=0x1000):
+    """Return a position-independent ELF file with segments of *kinds*; the *dynamic* one holds those tags."""
+    bits, order, _machine = support.ELF[arch]
+    data = bytearray(with_tables(arch, segments=[(0, 64)] * (len(kinds) + 1), end=1024))
+    struct.pack_into(order + 'H', data, 16, 3)
+    struct.pack_into(order + ('I' if bits == 32 else 'Q'), data, 24, entry)
+    head_size, entry_size = (52, 32) if bits == 32 else (64, 56)
+    for index, kind in enumerate(kinds):
+        struct.pack_into(order + 'I', data, head_size + index * entry_size, kind)
+    start = head_size + len(kinds) * entry_size
+    tags = b''.join(struct.pack(order + ('II' if bits == 32 else 'QQ'), tag, 1) for tag in dynamic)
+    if bits == 32:
+        struct.pack_into(order + 'IIIII', data, start, 2, 600, 0, 0, len(tags))
+    else:
+        struct.pack_into(order + 'IIQQQQ', data, start, 2, 5, 600, 0, 0, len(tags))
+    data[600:600 + len(tags)] = tags
+    return bytes(data)
+
+
+@pytest.mark.parametrize('arch', ['amd64', 'arm', 's390x'])
+@pytest.mark.parametrize(('made', 'library'), [
+    ({}, False),  # a static program
+    ({'dynamic': (1, 5, 0)}, False),
+    ({'dynamic': (1, 14, 5)}, True),  # it has a name for others to load it by
+    ({'entry': 0}, True),
+    ({'kinds': (3, 1), 'dynamic': (1, 14), 'entry': 0}, False),  # ld.so starts it
+])
+def test_a_shared_library_is_no_program(arch, made, library):
+    if library:
+        assert refusal(position_independent(arch, **made), arch) == 'is a shared library, not an executable'
+    else:
+        check(position_independent(arch, **made), arch)
 
 
 def test_a_real_program_is_whole_and_every_cut_of_it_is_not():
