@@ -55,6 +55,20 @@ def test_room_is_asked_once_for_each_file_system(stage, parts, said):
     assert len(found) == len(said) and all(sentence.startswith(text) for sentence, text in zip(found, said)), found
 
 
+@pytest.mark.parametrize('there, found', [
+    ([], []),
+    (['k3s-airgap-images-arm64.tar.zst'], []),
+    (['k3s-airgap-images-arm64.tar.gz', 'k3s-airgap-images-amd64.tar.zst', 'k3s-airgap-images-arm64-v1.30.8.tar'],
+     ['k3s-airgap-images-amd64.tar.zst', 'k3s-airgap-images-arm64-v1.30.8.tar', 'k3s-airgap-images-arm64.tar.gz']),
+    (['own.tgz', 'other.tar', 'k3s-airgap-images-notes.txt', 'own'], ['own.tgz'])])
+def test_an_archive_takes_the_place_of_its_predecessors_and_of_nothing_else(stage, there, found):
+    assert stage.superseded(there, ['k3s-airgap-images-arm64.tar.zst', 'own.tar']) == found
+
+
+def test_an_archive_of_ones_own_supersedes_none_of_the_release(stage):
+    assert stage.superseded(['k3s-airgap-images-arm64.tar.zst'], ['own.tar']) == []
+
+
 ENTRY = {'kind': 'binary', 'source': '/srv/k3s', 'dest': '/usr/local/bin/k3s', 'size': 7, 'sha256': 'ab' * 32, 'owner': 'root', 'machine': 'x86_64',
          'uid': 0, 'gid': 0, 'waiting': 'dir 123', 'token': '12 34 7', 'came': 'pushed'}
 
