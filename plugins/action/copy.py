@@ -129,7 +129,8 @@ $mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
 # look: what the node is and what it has at the destination. Changes nothing.
 #   takes   dest; size and sha256 of the file, empty where it is not chosen yet; base, that of partial files; outside: a partial
 #           file lies above the folder, if that can be; version: ask what is there for its version if it is another file
-#   answers machine, user, kind, what describe says, head, sha256, version, folder, writable, blocked, free, part
+#   answers machine, user, kind, what describe says, head, sha256, version, folder, beside (files of an images directory), writable,
+#           blocked, free, part
 LOOK = COMMON + r'''
 look() {
 at "$dest"
@@ -151,6 +152,7 @@ while [ ! -d "$near" ]; do
     near=${near%/*}; near=${near:-/}
 done
 [ ! -d "$dir" ] || say folder yes
+if [ -n "$outside" ]; then for f in "$dir"/*; do [ ! -f "$f" ] || say beside "${f##*/}"; done; fi
 [ ! -w "$near" ] || say writable yes
 free=$(df -Pk "$near" | tail -n 1)
 say free "$free"
@@ -401,6 +403,7 @@ class Node(NamedTuple):
     free: int | None  # bytes
     partials: tuple
     mount: str = ''  # where the file system of the folder is mounted
+    beside: tuple = ()  # names of the files in an images directory
 
     def partial(self, sha256):
         """Return the longest partial file of the file with that digest, None without one."""
@@ -433,7 +436,7 @@ def parse_node(found, arch_of, arch_of_program):
         fixed='fixed' in found, blocked=last('blocked'),
         free=int(free.group(1)) * 1024 + sum(number(size) or 0 for size in found.get('reclaim', [])) if free else None,
         partials=tuple(Partial(part[1], part[2], int(part[3]), part[4], part[5]) for part in partials if part),
-        mount=free.group(2) if free else '')
+        mount=free.group(2) if free else '', beside=tuple(found.get('beside', [])))
 
 
 class Plan(NamedTuple):
