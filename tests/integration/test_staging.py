@@ -336,7 +336,7 @@ def test_a_partial_file_is_continued_only_if_it_is_the_beginning_of_the_file(tmp
     paths = airgap(tmp_path, right)
     prefixes = {'continued': right[:200_000], 'damaged': right[:65536] + b'damaged' + right[65543:200_000], 'too-long': right + b'x' * 65536,
                 'whole': right, 'shorter-than-a-block': right[:1000], 'too-old': right[:200_000]}
-    hosts = {host: standin.host(host, support.MACHINES[NATIVE], OLD) for host in prefixes}
+    hosts = {host: standin.host(host, support.MACHINES[NATIVE], OLD, k3s_artifact_machine=support.MACHINES[NATIVE]) for host in prefixes}
     for host, content in prefixes.items():
         folder = standin.installed(host).parent
         part = leave(folder, paths[NATIVE], content, age=2 * 86400 if host == 'too-old' else 0)
