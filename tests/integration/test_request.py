@@ -171,7 +171,7 @@ def test_a_task_stages_what_is_on_its_way_to_where_k3s_has_it_and_nothing_else(r
     folder, done = run
     args, staged, core, _keywords = CASES[name]
     node, result = folder / 'node' / slug(name), done.result('node', name)
-    assert not result.get('failed'), result
+    assert [entry['status'] for entry in done.results if entry['task'] == name] == ['ok'], result
     assert ('k3s_artifact' in result) == (staged is not None)
     found = {str(path.relative_to(node)): path.read_bytes() for path in node.rglob('*') if path.is_file() and path.name != 'on-the-node'}
     if staged is None:
@@ -234,9 +234,8 @@ def test_what_is_no_image_archive_is_left_out_of_the_images_and_that_is_said(tmp
     task = {'name': 'stage', 'copy': {'src': str(path), 'dest': f'{images}/'}, 'ignore_errors': True}
     run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [task]}], hosts=hosts)
     assert os.listdir(images) == [], run.output
-    result = run.result('node', 'stage')
-    assert result.get('skipped') or result.get('failed')
-    assert name in result['msg']
+    [entry] = run.results
+    assert entry['status'] in ('skipped', 'failed') and name in entry['result']['msg']
 
 
 def test_the_install_script_reaches_a_node_without_python(tmp_path):

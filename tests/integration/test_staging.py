@@ -443,9 +443,10 @@ def test_what_check_mode_says_is_what_the_run_then_does_and_the_next_run_does_no
     for host in hosts:
         said, done, then = (run.result(host, 'stage') for run in (check, real, again))
         case = (seed, host, states[host], hosts[host], said, done)
-        assert (said.get('failed', False), said['changed']) == (done.get('failed', False), done['changed']), case
-        assert then['changed'] is False and then.get('failed', False) == done.get('failed', False), case
-        if done.get('failed'):
+        fails = failed(real, host, 'stage')
+        assert (failed(check, host, 'stage'), said['changed']) == (fails, done['changed']), case
+        assert (failed(again, host, 'stage'), then['changed']) == (fails, False), case
+        if fails:
             assert said['msg'] == done['msg'], case
             continue
         for key in ('installed', 'action', 'bytes_to_send', 'source', 'sha256'):
