@@ -530,7 +530,7 @@ def test_what_ends_the_task_ends_the_transfer(tmp_path, started):
 @pytest.mark.parametrize(('there', 'start'), [(b'', 0), (b'abc', 3), (b'abcdef', 6), (b'abX', 0), (b'abcdefg', 0), (None, 0)])
 def test_a_partial_file_is_continued_where_it_ends_if_it_is_the_beginning(there, start):
     partial = None if there is None else copy.Partial('dir', '1', len(there), hashlib.sha256(there).hexdigest(), DIGEST)
-    assert copy.resume_at(io.BytesIO(b'abcdef'), partial) == start
+    assert copy.resume_at(io.BytesIO(b'abcdef'), 'k3s', partial) == start
 
 
 # --- progress
@@ -757,7 +757,7 @@ def test_a_partial_file_that_is_none_is_not_continued_and_does_no_harm(place, wh
     wanted = place.job(trial=False)
     node = place.look(wanted)
     if what == 'longer than the file':
-        assert copy.resume_at(io.BytesIO(place.content), node.partial(wanted.artifact.sha256)) == 0
+        assert copy.resume_at(io.BytesIO(place.content), 'k3s', node.partial(wanted.artifact.sha256)) == 0
     else:
         assert node.partials == ()
     assert place.install(wanted)['end'] == ['yes']
