@@ -50,6 +50,7 @@ TRIAL_SECONDS = 20  # for `k3s --version`, and for restorecon
 STALL_SECONDS = 120  # without a byte that the connection takes
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 LONGEST_ANSWER = 300  # characters of a line of a node
+LONGEST_ERROR = 2000  # characters of what ssh and its server say of a connection that failed
 LONGEST_NAME = 100  # bytes of a file's name in that of its partial file
 PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f]{64})')  # place, pid, bytes, their digest, file's
 
@@ -1034,7 +1035,7 @@ class ActionModule(core_copy().ActionModule):
             except (AnsibleLookupError, StagingError) as error:
                 raise AnsibleActionFail(wrap_var(to_text(error.message)), result={'k3s_artifact': wrap_var(self._known())}) from None
             except AnsibleConnectionFailure as error:
-                return {'unreachable': True, 'changed': False, 'msg': wrap_var(to_text(error.message))}
+                return {'unreachable': True, 'changed': False, 'msg': wrap_var(plain(' '.join(to_text(error.message).split()), LONGEST_ERROR))}
             return super().run(tmp, task_vars)
 
     def _request(self):
@@ -1063,9 +1064,11 @@ class ActionModule(core_copy().ActionModule):
             return None
         if not self._prepared().is_elf_executable(named):
             return None
-        if not has_name and not self._delivery().leads_to(os.path.dirname(place), os.path.dirname(self._install_path)):
+        same_name = os.path.basename(place) == os.path.basename(self._install_path)
+        leads_there = same_name and self._delivery().leads_to(os.path.dirname(place), os.path.dirname(self._install_path))
+        if not has_name and not leads_there:
             return None
-        if has_name:
+        if not leads_there:
             display.warning(f'{dest} is not the install path of K3s: the binary goes to {self._install_path}. '
                             f'Set k3s_artifact_dest to move it on purpose.')
         return Request('binary', named, self._install_path, '0755')
