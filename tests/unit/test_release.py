@@ -167,7 +167,7 @@ FILES = {'k3s': support.elf('amd64'), 'k3s-airgap-images-amd64.tar.zst': b'image
 def folder(root):
     """Return the folder of a release that has FILES."""
     listed = ''.join(f'{hashlib.sha256(data).hexdigest()}  {name}\n' for name, data in FILES.items()).encode()
-    return release.Folder(str(root), 'amd64', '.tar.zst', listed, b'#!/bin/sh\n', MIRROR + '/list')
+    return release.Folder(str(root), 'amd64', 'v1.31.4+k3s1', '.tar.zst', listed, b'#!/bin/sh\n', MIRROR + '/list')
 
 
 def arrived(one):
