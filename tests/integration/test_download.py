@@ -416,7 +416,7 @@ def test_cached_facts_tell_the_machines_of_the_inventory_and_are_only_compared(t
     result = succeeds(download(tmp_path, server, '--check', k3s_download_arches=None, hosts={'pi': {}}, env=env))
     assert result['arches'] == ['arm64']
     message = fails(download(tmp_path, server, k3s_download_arches=None, hosts={'pi': {}, 'evil': {}}, env=env))
-    assert message.startswith('K3s has no release for evil ({{ lookup(') and not list(tmp_path.rglob('MARK'))
+    assert message.startswith('K3s has no release for evil ({ { lookup(') and not list(tmp_path.rglob('MARK'))
 
 
 def test_machines_of_the_inventory_without_a_release_are_named_with_their_hosts(tmp_path, server):
