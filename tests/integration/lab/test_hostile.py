@@ -536,7 +536,8 @@ def test_what_the_kernel_refuses_is_never_a_script_whatever_shell_is_called_sh(s
 SAYINGS = {'escape sequences': "'\\033[2J\\033]0;title\\007x86_64'",
            'lines': "'x86_64\\n@machine=aarch64\\n@kind=absent\\n'", 'a carriage return': "'aarch64\\rx86_64'",
            'too much': "\"$(head -c 100000 /dev/zero | tr '\\0' x)\"",
-           'a template': "\"{{ lookup('ansible.builtin.pipe', 'touch MARK') }}\"", 'a control character': "'x86\\001_64'"}
+           'a template': "\"{{ lookup('ansible.builtin.pipe', 'touch MARK') }}\"",
+           'a control character': "'x86\\001_64'"}
 
 
 @pytest.mark.parametrize('saying', SAYINGS)
