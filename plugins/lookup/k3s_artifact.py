@@ -1068,7 +1068,10 @@ def verified_binary(path, host, verify, version='', root=None):
 
 def verified_archive(path, host, verify, root=None):
     """Return the :class:`Artifact` for the image archive *path*, or raise what it is instead."""
-    def check(_file, _status, listed):
+    def check(file, _status, listed):
+        head = file.read(64)
+        if not head or describe_content(head).startswith('is an HTML'):
+            raise ArtifactError(describe_content(head))
         held = content(path)
         if held.kind == 'other' or held.kind in ('broken', 'no tar') and not listed:
             raise ArtifactError(held.why)
