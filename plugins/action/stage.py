@@ -215,17 +215,20 @@ class ActionModule(ActionBase):
     def _look(self):
         return self._found().result()
 
-    def _found(self):
-        """Return the :class:`Findings` of the host: its files, one look at the node, and a plan for each file."""
+    def _found(self, machine=None):
+        """Return the :class:`Findings` of the host: its files, one look at the node, and a plan for each file.
+
+        machine: what the node said before that it is, if it was asked.
+        """
         found = Findings(self._host)
         with found.noted():
-            self._prepare()
+            self._prepare(machine)
             found.known.update(machine=self._lookup.host.machine, arch=self._lookup.host.arch)
             self._find_files(found)
             self._look_at_node(found)
         return found
 
-    def _prepare(self):
+    def _prepare(self, machine):
         """Load and prepare the lookup for the host. Where nothing says what machine it is, it is asked."""
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
         self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch)
@@ -234,9 +237,10 @@ class ActionModule(ActionBase):
                                f'k3s_artifact_become: false to stage as the user who logs in.')
         self._lookup.prepare(self._vars)
         self._folder = os.path.dirname(self._path('k3s_artifact_dest', INSTALL_PATH))
+        self._is_told = self._lookup.get_option('machine')
         if not self._lookup.knows_machine():
-            node, = self._delivery.look(Target(self._folder, 'script'))
-            self._lookup.prepare(self._vars, machine=node.machine)
+            machine = machine or self._delivery.look(Target(self._folder, 'script'))[0].machine
+            self._lookup.prepare(self._vars, machine=machine)
 
     def _path(self, name, default):
         return checked_path(self._host, name, self._lookup.setting(name, default))
@@ -277,7 +281,7 @@ class ActionModule(ActionBase):
         """Look at the node, also where no file was found for it: it may have problems of its own."""
         nodes = self._delivery.look(*([job.target for job in found.jobs] or [Target(self._folder, 'script')]))
         for job, node in zip(found.jobs, nodes):
-            if self._lookup.get_option('machine'):
+            if self._is_told:
                 node = node._replace(arch=job.artifact.arch)
             with found.noted():
                 planned = self._delivery.plan(job, node._replace(free=None))  # room is asked for all files together
@@ -303,7 +307,7 @@ class ActionModule(ActionBase):
         known = known_of(looked)
         if self._task.check_mode or known['problems'] or all(row['action'] == 'nothing' for row in known['files']):
             return Findings(self._host, known).result(sent=[])
-        found, sent = self._found(), []
+        found, sent = self._found(known.get('machine')), []
         for job, node, planned in found.parts:
             if found.problems:
                 break
