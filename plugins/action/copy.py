@@ -329,8 +329,9 @@ def answers(stdout, word):
 
 
 def plain(text, limit=LONGEST_ANSWER):
-    """Return what a node says as one short line without control characters."""
+    """Return what a node says as one short line without control characters and without the beginning of a template."""
     text = re.sub(r'[^ -~\u00a1-\ud7ff\ue000-\ufffd]', lambda match: match.group().encode('unicode_escape', 'replace').decode(), text[:limit])
+    text = re.sub(r'{(?=[{%#])', '{ ', text)  # ansible-core up to 2.18 templates the message of an error again
     return text if len(text) <= limit else text[:limit] + '...'
 
 
