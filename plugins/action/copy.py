@@ -678,7 +678,7 @@ def read(file, path, length):
     try:
         return file.read(length)
     except OSError as error:
-        raise StagingError(f'{path} cannot be read any more: {error.strerror}. Nothing was put in place.') from error
+        raise StagingError(f'{path} cannot be read any more: {error.strerror}. Nothing was put in place.') from None
 
 
 class Delivery:
@@ -828,7 +828,7 @@ class Delivery:
                     display.vvv(f'K3S ARTIFACT: no stream to the node ({error}), so the file goes the way of put_file', host=self._host)
                     break
                 if not tries:
-                    raise self._broken(job, planned.start, error) from error
+                    raise self._broken(job, planned.start, error) from None
         return self._put(job, node, planned, script, **values), 'put_file'
 
     def _after_break(self, job, error):
@@ -836,7 +836,7 @@ class Delivery:
         try:
             return self.look(job.target)[0]
         except AnsibleError:
-            raise self._broken(job, None, error) from error
+            raise self._broken(job, None, error) from None
 
     def _broken(self, job, there, error):
         continues = 'and the next run continues the transfer' if there is None else f'{there} bytes are there, and the next run continues the transfer'
@@ -874,7 +874,7 @@ class Delivery:
             return open(path, 'rb', buffering=0)
         except OSError as error:
             raise StagingError(f'{self._host}: {path} was there when it was verified and cannot be read now: {error.strerror}. '
-                               f'Put it back and run again. Nothing was changed.') from error
+                               f'Put it back and run again. Nothing was changed.') from None
 
     def _answer(self, job, program, what):
         """Run (word, program) of a verb that changes something; return its answers, or fail with what it says."""
