@@ -329,8 +329,9 @@ def answers(stdout, word):
 
 
 def plain(text, limit=LONGEST_ANSWER):
-    """Return what a node says as one short line without control characters."""
+    """Return what a node says as one short line without control characters and without the beginning of a template."""
     text = re.sub(r'[^ -~\u00a1-\ud7ff\ue000-\ufffd]', lambda match: match.group().encode('unicode_escape', 'replace').decode(), text[:limit])
+    text = re.sub(r'{(?=[{%#])', '{ ', text)  # ansible-core up to 2.18 templates the message of an error again
     return text if len(text) <= limit else text[:limit] + '...'
 
 
@@ -677,7 +678,7 @@ def read(file, path, length):
     try:
         return file.read(length)
     except OSError as error:
-        raise StagingError(f'{path} cannot be read any more: {error.strerror}. Nothing was put in place.') from error
+        raise StagingError(f'{path} cannot be read any more: {error.strerror}. Nothing was put in place.') from None
 
 
 class Delivery:
@@ -827,7 +828,7 @@ class Delivery:
                     display.vvv(f'K3S ARTIFACT: no stream to the node ({error}), so the file goes the way of put_file', host=self._host)
                     break
                 if not tries:
-                    raise self._broken(job, planned.start, error) from error
+                    raise self._broken(job, planned.start, error) from None
         return self._put(job, node, planned, script, **values), 'put_file'
 
     def _after_break(self, job, error):
@@ -835,7 +836,7 @@ class Delivery:
         try:
             return self.look(job.target)[0]
         except AnsibleError:
-            raise self._broken(job, None, error) from error
+            raise self._broken(job, None, error) from None
 
     def _broken(self, job, there, error):
         continues = 'and the next run continues the transfer' if there is None else f'{there} bytes are there, and the next run continues the transfer'
@@ -873,7 +874,7 @@ class Delivery:
             return open(path, 'rb', buffering=0)
         except OSError as error:
             raise StagingError(f'{self._host}: {path} was there when it was verified and cannot be read now: {error.strerror}. '
-                               f'Put it back and run again. Nothing was changed.') from error
+                               f'Put it back and run again. Nothing was changed.') from None
 
     def _answer(self, job, program, what):
         """Run (word, program) of a verb that changes something; return its answers, or fail with what it says."""
