@@ -690,6 +690,7 @@ class Delivery:
         become = self._connection.become
         wants_terminal = become and (getattr(become, 'require_tty', False) or not getattr(become, 'pipelining', True))
         self._piped = is_core_ssh(self._connection) and not wants_terminal  # standard input, no terminal
+        self._kept = 'It was not put in place'  # until a plan knows what is there
 
     def fail(self, text):
         raise StagingError(f'{self._host}: {text}')
@@ -740,6 +741,7 @@ class Delivery:
         if partial and partial.length <= job.artifact.size and node.sha256 != job.artifact.sha256:
             with self._opened(job.artifact.source) as file:
                 resume = resume_at(file, job.artifact.source, partial)
+        self._kept = f'What was at {job.dest} before is still there' if node.kind != 'absent' else f'Nothing is at {job.dest}'
         return plan(job, node, resume)
 
     # --- send and install
@@ -839,9 +841,9 @@ class Delivery:
             raise self._broken(job, None, error) from None
 
     def _broken(self, job, there, error):
-        continues = 'and the next run continues the transfer' if there is None else f'{there} bytes are there, and the next run continues the transfer'
-        return AnsibleConnectionFailure(f'the connection broke while {job.artifact.source} was sent; nothing was put in place, what was at {job.dest} '
-                                        f'before is complete, {continues}. {plain(to_text(error))}')
+        there = '' if there is None else f' {there} bytes have arrived.'
+        return AnsibleConnectionFailure(f'the connection broke while {job.artifact.source} was sent.{there} {self._kept}, and the next run continues '
+                                        f'the transfer. {plain(to_text(error))}')
 
     def _stream(self, job, node, planned, script, **values):
         progress = Progress(self._host, os.path.basename(job.artifact.source), job.artifact.size, planned.start, self._action._task.no_log)
@@ -904,7 +906,7 @@ class Delivery:
             'rename': f'{job.dest} cannot be replaced: {reason}',
             'ended': 'the run ended',
         }.get(kind, f'{job.dest} cannot be installed: {reason or output}')
-        self.fail(f'{message}. What was at {job.dest} before is still there.')
+        self.fail(f'{message}. {self._kept}.')
 
 
 def said(result):
