@@ -72,7 +72,7 @@ sum_sha256sum() { sha256sum; }
 digest_by() { "sum_$1" 2>/dev/null | { read -r d rest; printf %s "$d"; }; }
 works() {
     command -v "$1" >/dev/null 2>&1 || return 1
-    [ "$(printf abc | digest_by "$1")" = ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad ]
+    [ "$(printf %s "$word" | digest_by "$1")" = "$proof" ]
 }
 digest() {
     if [ -z "$by" ]; then for by in openssl python3 sha256sum; do works "$by" && break; done; fi
@@ -114,14 +114,15 @@ stale() {
     done
 }
 at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
+# With -- only: without it, kill of procps takes a process group that begins with 1 for everybody. Some know one form, some the other.
+end_group() { kill -s KILL -- "-$1" || kill -9 -- "-$1"; }
 guarded() {
-    # kill with -- only: without it, kill of procps takes a process group that begins with 1 for everybody.
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
         $s sh -c 'mark=$1; shift; { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
             echo "
 $mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
-        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -s KILL -- "-$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
-        wait $p; kill $w; [ -z "$s" ] || kill -s KILL -- "-$p"; } 2>/dev/null )
+        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; end_group "$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
+        wait $p; kill $w; [ -z "$s" ] || end_group "$p"; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
     out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
 }
@@ -310,7 +311,9 @@ fi
 
 
 def shell_program(script, **values):
-    """Return *script* with *values* as its shell variables."""
+    """Return *script* with *values* as its shell variables; with a word, also what a program for SHA-256 has to say of it."""
+    if 'word' in values:
+        values['proof'] = hashlib.sha256(values['word'].encode()).hexdigest()
     return ''.join(f'{name}={shlex.quote(str(value))}\n' for name, value in values.items()) + script.strip('\n') + '\n'
 
 

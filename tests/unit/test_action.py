@@ -917,6 +917,7 @@ def test_a_broken_digest_program_is_passed_over(place, broken):
         place.program(name, text)
     assert place.install()['end'] == ['yes']
     assert place.dest.read_bytes() == place.content
+    assert place.look().sha256 == hashlib.sha256(place.content).hexdigest()
 
 
 def test_without_any_digest_program_that_works_nothing_is_installed(place):
