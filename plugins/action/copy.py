@@ -1030,7 +1030,8 @@ def checked_switch(host, name, value):
 class ActionModule(core_copy().ActionModule):
 
     def run(self, tmp=None, task_vars=None):
-        self._vars = variables_of_target(self._task, task_vars or {})
+        self._task_vars = task_vars or {}
+        self._vars = variables_of_target(self._task, self._task_vars)
         self._host = to_text(self._vars.get('inventory_hostname', ''))
         self._lookup = None
         with self._arguments(self._with_defaults_of_builtin()):
@@ -1183,6 +1184,8 @@ class ActionModule(core_copy().ActionModule):
             else:
                 raise StagingError('the lookup plugin k3s_artifact was not found, which copy needs to choose a K3s binary. '
                                    'Put k3s_artifact.py into a folder lookup_plugins/ beside the playbook.')
+            if self._task.delegate_to:  # no fact of the first host may decide for the delegated one
+                self._lookup.prepare(self._task_vars)
             self._lookup.prepare(self._vars)
         return self._lookup
 

@@ -1630,9 +1630,6 @@ class LookupModule(LookupBase):
         """Tell whether a variable or a fact says what the host calls itself."""
         return self._machine() is not None
 
-    def binary_names(self):  # until the action asks is_binary_name
-        return BINARY_NAMES | {os.path.basename(name) for name in self.get_option('binary_map').values()}
-
     def is_elf_executable(self, path):
         try:
             with opened(path) as (file, _status):
