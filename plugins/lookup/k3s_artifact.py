@@ -28,9 +28,20 @@ description:
     of the same row (C(aarch64/), C(x86_64/), C(armhf/)). Right after the binary name, C(k3s-<arch>) is looked at, the
     name under which k3s-ansible searches (C(k3s-arm), C(k3s-amd64)).
   - >-
-    Image archives are found in the same folders. One whose name ends in another architecture is left out, one without an
-    architecture in its name is for every host, and of the same archive in several compressions one is taken (zst, then gz,
-    then plain).
+    Where none of them exists, a file that is called like a K3s binary with its version (C(k3s-v1.31.4+k3s1-arm64),
+    C(k3s-arm64-v1.31.4+k3s1)) is taken if it is the only one that is right for the host.
+  - >-
+    The release is read from the binary itself. Where the variable C(k3s_version) is set and differs, that is an error; it also tells several
+    releases in one folder apart. A binary without a K3s version in it is used with a warning where O(verify=auto), and is an error
+    where O(verify=required).
+  - >-
+    Image archives are found in the same folders. An archive is one by what is in it, C(manifest.json) or C(index.json) at its top, not by its
+    name; charts, sources and packages of other programs are left out with a warning. An archive whose name has the word of another architecture in
+    it is left out, one without such a word is for every host, and of the same archive in several compressions one is taken (zst, then gz,
+    then plain). Where no checksum list names it, the platforms of the images in it are compared with the host.
+  - >-
+    To look into an archive that is compressed with zstd or lz4, the program of that name is needed on the controller (for zstd, Python 3.14
+    does as well). Without it, C(k3s-airgap-images-*) is believed, and any other archive is used with a warning.
 options:
   _terms:
     description:
@@ -39,7 +50,7 @@ options:
       - V(name) is the file name of the release, such as C(k3s-arm64). It needs facts only, no artifact directory.
       - V(arch) is the name that K3s has for the architecture, such as C(arm64). It needs facts only.
       - V(images) is the list of absolute paths of the verified image archives for the host, zero or more.
-      - V(script) is the absolute path of the install script C(k3s-install.sh) beside the image archives, none or one.
+      - V(script) is the absolute path of the verified install script C(k3s-install.sh) beside the image archives, none or one.
       - V(directory) is the folder of the host's architecture in the artifact directory, for C(airgap_dir) in the inventory
         of k3s-ansible. The binary that k3s-ansible picks from it is verified.
       - V(sha256) is the SHA-256 digest of the verified binary, in lower-case hexadecimal digits.
@@ -84,9 +95,13 @@ options:
     choices:
       auto:
         - The binary must be an ELF executable of the host's class, byte order and machine, and complete.
-        - Where a checksum list (C(sha256sum-<arch>.txt), then C(sha256sum.txt)) beside the file names it, the digest must
-          match. A renamed binary counts under its release name.
-      required: As V(auto), and there must be such a line.
+        - >-
+          Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned of. The lists are
+          C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a folder of the artifact
+          directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A renamed binary counts under
+          its release name.
+        - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in the clear.
+      required: As V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not name).
       none: Nothing is verified.
     vars:
       - name: k3s_artifact_verify
@@ -95,8 +110,18 @@ options:
     ini:
       - section: k3s_artifact
         key: verify
+  images:
+    description:
+      - Patterns for the file names of the image archives that are taken, such as C(k3s-airgap-images-*). Without it, all are.
+      - A pattern that no file of the artifact directory matches is an error.
+    type: list
+    elements: str
+    vars:
+      - name: k3s_artifact_images
 notes:
-  - The digest of a file is computed once per run of Ansible, however many hosts ask for it.
+  - The variables are the user's to set. One of them that is also a fact of the host is an error, for facts win over the inventory; of all facts
+    only C(architecture) is read. Use C(set_fact) without C(cacheable), or a variable.
+  - A file is read once per run of Ansible, however many hosts ask for it, and looked into once.
   - The names of the binaries and of the checksum lists, and the machines they are for, are those of the functions
     C(setup_verify_arch) and C(download_hash) in K3s's own install script.
 seealso:
@@ -258,7 +283,9 @@ ELF_EXECUTABLE_TYPES = (2, 3)  # ET_EXEC, ET_DYN (position-independent)
 ELF_LINUX = (0, 3)  # System V, which compilers write for Linux; GNU/Linux
 ELF_SYSTEMS = {1: 'HP-UX', 2: 'NetBSD', 6: 'Solaris', 7: 'AIX', 8: 'IRIX', 9: 'FreeBSD', 12: 'OpenBSD', 97: 'bare ARM', 255: 'no system'}
 ELF_ARM = 40
-PT_DYNAMIC, PT_INTERP, DT_SONAME = 2, 3, 14
+PT_DYNAMIC = 2
+PT_INTERP = 3
+DT_SONAME = 14
 
 
 class ArtifactError(AnsibleLookupError):
@@ -728,10 +755,11 @@ def signed_lines(lines):
         if line.startswith('-----BEGIN PGP SIGNATURE-----'):
             break
         yield number, line.removeprefix('- ')
-    for _number, line in numbered:
-        if line.startswith('-----END PGP SIGNATURE-----'):
-            break
-    yield from numbered  # which refuses what stands behind the signature
+    if not any(line.startswith('-----END PGP SIGNATURE-----') for _number, line in numbered):
+        raise ArtifactError('is cut short: the end of its signature is missing', 'list')
+    for number, line in numbered:
+        if line.strip():
+            raise ArtifactError(f'is not signed to its end: line {number} stands behind the signature', 'list')
 
 
 def listed_digest(lines, name, folder=''):
@@ -1448,7 +1476,10 @@ class LookupModule(LookupBase):
         """Return the one file of the artifact directory that is called like a release with its version and is right, or None."""
         right = {}
         for folder in self._places():
-            for path in (os.path.join(folder, name) for name in self._names_in(folder) if is_versioned_binary(name)):
+            names = []
+            with contextlib.suppress(ArtifactError):  # a folder that cannot be read is in the listing
+                names = [name for name in self._names_in(folder) if is_versioned_binary(name)]
+            for path in (os.path.join(folder, name) for name in names):
                 try:
                     artifact = self._verified(path, self.root)
                     right.setdefault(artifact.sha256, artifact)
@@ -1618,14 +1649,14 @@ class LookupModule(LookupBase):
             if path is None:
                 raise self._no_binary(host, {}, [None])
             root = path[:-len(relative)]
-        places = (os.path.join(root, name) for name in (*folders(host), ''))
+        places = (*(os.path.join(root, name) for name in folders(host)), os.path.normpath(root))
         return [place for place in places if os.path.isdir(place)]
 
     def _names_in(self, folder):
         try:
             return sorted(os.listdir(folder))
         except OSError as error:
-            raise ArtifactError(f'the folder {folder} of the image archives for {self.host} {describe_os_error(folder, error)}. '
+            raise ArtifactError(f'the folder {folder} for {self.host} {describe_os_error(folder, error)}. '
                                 f'Make it readable.') from error
 
     def _first_candidate(self, host, root):

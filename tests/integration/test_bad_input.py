@@ -156,7 +156,7 @@ CASES = [
          lambda folder: (armhf(folder), file(HTML, 'arm/k3s-armhf')(folder))),  # a good one in a later place is no excuse
 
     # checksum lists
-    Case('digest', f'is not the released file: its SHA-256 is {support.hashlib.sha256(support.elf("arm", b"K3s for arm" * 10)).hexdigest()}, '
+    Case('digest', f'is not the released file: its SHA-256 is {support.hashlib.sha256(support.elf("arm", b"K3s for arm v1.31.4+k3s1 " * 10)).hexdigest()}, '
          f'but sha256sum-arm.txt says {"a1" * 32}', '{folder}/k3s-armhf', checksum_list(f'{"a1" * 32}  k3s-armhf\n')),
     Case('digest-of-a-renamed-one', f'but sha256sum-arm.txt says {"a1" * 32}', '{folder}/k3s',
          lambda folder: (file(support.elf('arm'), 'k3s')(folder), file(f'{"a1" * 32}  k3s-armhf\n'.encode(), 'sha256sum-arm.txt')(folder))),
@@ -169,7 +169,7 @@ CASES = [
     Case('list-twice', "names 'k3s-armhf' twice, with different digests", '{folder}/k3s-armhf',
          checksum_list(f'{"a1" * 32}  k3s-armhf\n{"b2" * 32}  k3s-armhf\n')),
     Case('list-unreadable', 'sha256sum-arm.txt beside it cannot be read: permission denied', '{folder}/arm/k3s-armhf', closed('arm/sha256sum-arm.txt')),
-    Case('required-no-list', 'is in no checksum list: neither sha256sum-arm.txt nor sha256sum.txt beside it names k3s-armhf, '
+    Case('required-no-list', 'is in no checksum list: none of sha256sum-arm.txt, sha256sum.txt, SHA256SUMS, k3s-armhf.sha256 beside it names k3s-armhf, '
          'and k3s_artifact_verify is "required"', '{folder}/k3s-armhf', file(support.elf('arm')), variables={'k3s_artifact_verify': 'required'}),
     Case('required-no-line', 'is in no checksum list', '{folder}/k3s-armhf',
          checksum_list(f'{"a1" * 32}  k3s-airgap-images-arm.tar\n{"b2" * 32}  k3s\n'), variables={'k3s_artifact_verify': 'required'}),

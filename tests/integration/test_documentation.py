@@ -22,6 +22,7 @@ OPTIONS = {
     'machine': ['k3s_artifact_machine'],
     'binary_map': ['k3s_binary_map'],
     'verify': ['k3s_artifact_verify', 'K3S_ARTIFACT_VERIFY', '[k3s_artifact] verify'],
+    'images': ['k3s_artifact_images'],
 }
 
 

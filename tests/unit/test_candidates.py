@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import support
@@ -67,3 +69,37 @@ def test_what_is_in_the_artifact_directory_is_listed_with_its_arch(tmp_path):
 
 def test_an_artifact_directory_without_a_binary_is_listed_as_such(tmp_path):
     assert k3s.listing(str(tmp_path)) == 'it holds no K3s binary'
+
+
+@pytest.mark.parametrize(('name', 'machine', 'expected'), [
+    ('k3s-v1.31.4+k3s1-amd64', 'aarch64', ['k3s-v1.31.4+k3s1-arm64', 'k3s-v1.31.4+k3s1-aarch64']),
+    ('k3s-v1.31.4+k3s1-amd64', 'armv7l', ['k3s-v1.31.4+k3s1-armhf', 'k3s-v1.31.4+k3s1-arm', 'k3s-v1.31.4+k3s1-armv7l']),
+    ('K3S-AMD64', 'aarch64', ['k3s-arm64', 'k3s-aarch64']),
+    ('k3s-arm64-v1.31.4', 's390x', ['k3s-s390x-v1.31.4']),
+    ('k3s-1.31.4', 'aarch64', ['k3s-1.31.4-arm64']),
+    ('k3s-v1.31.4+k3s1-arm64', 'x86_64', ['k3s-v1.31.4+k3s1-amd64', 'k3s-v1.31.4+k3s1-x86_64', 'k3s-v1.31.4+k3s1']),
+])
+def test_a_file_that_is_called_after_an_arch_has_siblings(name, machine, expected):
+    found = k3s.other_words(name, k3s.resolve_host('node', machine, {}))
+    assert [other for other in found if other in expected] == expected, found
+
+
+@pytest.mark.parametrize(('name', 'expected'), [
+    ('k3s-v1.31.4+k3s1-arm64', True), ('k3s-arm64-v1.31.4+k3s1', True), ('K3S_1.31.4', True), ('k3s', False), ('k3s-arm64', False),
+    ('k3s-airgap-images-amd64-v1.30.8.tar.zst', False), ('k3s-v1.31.4.sha256', False), ('k3s-selinux-1.6-1.el9.noarch.rpm', False), ('rke2-v1.31.4', False),
+])
+def test_a_binary_with_a_version_in_its_name_is_told(name, expected):
+    assert k3s.is_versioned_binary(name) is expected
+
+
+def test_a_misspelt_variable_is_named_with_what_it_resembles():
+    variables = {'k3s_artifact_verfy': 1, 'k3s_artifact_dir': 1, 'k3s_download_archs': 1, 'k3s_artifact_' + 'q' * 5000: 1, 'k3s_version': 1, 'other': 1, 7: 1}
+    assert k3s.misspelt(variables) == [('k3s_artifact_' + 'q' * 5000, ''), ('k3s_artifact_verfy', 'k3s_artifact_verify'),
+                                       ('k3s_download_archs', 'k3s_download_arches')]
+
+
+def test_every_variable_that_the_playbooks_document_is_known():
+    text = ''.join(path.read_text() for path in (support.ROOT / 'playbooks').glob('*.yml'))
+    documented = set(re.findall(r'^# (k3s_(?:artifact|download)_\w+) ', text, re.MULTILINE))
+    assert len(documented) > 10
+    assert documented - set(k3s.KNOWN_VARIABLES) == set()

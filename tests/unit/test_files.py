@@ -83,13 +83,13 @@ def counted(tmp_path, monkeypatch):
     """Let the digests be computed as ever, and write a line into a file each time; return that file."""
     log = tmp_path / 'computed'
     log.write_text('')
-    compute = k3s.read_digests
+    compute = k3s.read_all
 
     def counting(file):
         with open(log, 'a') as lines:
             lines.write(f'{file.name}\n')
         return compute(file)
-    monkeypatch.setattr(k3s, 'read_digests', counting)
+    monkeypatch.setattr(k3s, 'read_all', counting)
     monkeypatch.setattr(k3s.C, 'DEFAULT_LOCAL_TMP', str(tmp_path))
     return log
 
@@ -101,7 +101,7 @@ def test_many_processes_that_ask_at_once_compute_a_digest_once(tmp_path, counted
 
     def ask():
         with open(path, 'rb') as file:
-            answer = k3s.digests(file, str(path))
+            answer = k3s.reading(file, str(path))[:2]
         with open(answers, 'a') as file:
             file.write(' '.join(answer) + '\n')
     assert in_processes(12, ask) == [0] * 12
@@ -133,10 +133,10 @@ def test_a_file_that_is_changed_in_between_is_read_again(tmp_path, counted, chan
     os.utime(path, ns=(0, 0))
     for _time in range(2):
         with open(path, 'rb') as file:
-            assert k3s.digests(file, str(path))[0] == hashlib.sha256(b'one').hexdigest()
+            assert k3s.reading(file, str(path))[0] == hashlib.sha256(b'one').hexdigest()
     change(path)
     with open(path, 'rb') as file:
-        assert k3s.digests(file, str(path))[0] == support.sha256(path)
+        assert k3s.reading(file, str(path))[0] == support.sha256(path)
     assert len(counted.read_text().splitlines()) == 2
 
 
@@ -144,9 +144,58 @@ def test_a_record_that_was_left_half_written_is_computed_again(tmp_path, counted
     path = tmp_path / 'k3s'
     path.write_bytes(b'one')
     with open(path, 'rb') as file:
-        k3s.digests(file, str(path))
+        k3s.reading(file, str(path))
     record = next(tmp_path.glob('k3s_artifact-*'))
     record.write_text(record.read_text()[:20])
     with open(path, 'rb') as file:
-        assert k3s.digests(file, str(path))[0] == hashlib.sha256(b'one').hexdigest()
+        assert k3s.reading(file, str(path))[0] == hashlib.sha256(b'one').hexdigest()
     assert len(counted.read_text().splitlines()) == 2
+
+
+def test_a_full_temporary_folder_costs_time_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(k3s.C, 'DEFAULT_LOCAL_TMP', '/dev/full/no')
+    (tmp_path / 'k3s').write_bytes(b'one')
+    with open(tmp_path / 'k3s', 'rb') as file:
+        assert k3s.reading(file, str(tmp_path / 'k3s')).sha256 == hashlib.sha256(b'one').hexdigest()
+
+
+# --- the release in a binary -------------------------------------------------------------------------------------------
+
+V = b'v1.31.4+k3s1'
+
+
+@pytest.mark.parametrize(('data', 'expected'), [
+    (b'', ''),
+    (V, 'v1.31.4+k3s1'),
+    (b'\0' + V + b'\0', 'v1.31.4+k3s1'),
+    (b'\0v1.31.4-rc1+k3s2\0', 'v1.31.4-rc1+k3s2'),
+    (b'\0v1.31.4-alpha.1+k3s12\0', 'v1.31.4-alpha.1+k3s12'),
+    (b'\0v1.31.4+k3s-0a1b2c3d\0', 'v1.31.4+k3s-0a1b2c3d'),  # built from a commit
+    (b'v1.31.4+k3s1v1.2.3', 'v1.31.4+k3s1'),
+    (b'v1.31.4+k3s12nd text\0' + V + b'\0', 'v1.31.4+k3s1'),  # "k3s1" and "2nd text": the text with an end counts
+    (b'v1.7.23-k3s2\0v3.5.16-k3s1\0v1.2.3\0', ''),  # components
+    (b'v1.7.23-k3s2\0' + V + b'\0v3.5.16-k3s1\0', 'v1.31.4+k3s1'),
+    (b'v1.21.0+k3s1\0' + (V + b'\0') * 2, 'v1.31.4+k3s1'),  # another release that is mentioned once
+    (b'v1.22.0+k3s1\0' + V + b'\0', 'v1.22.0+k3s1'),
+    (b'1.31.4+k3s1\0', ''),
+    (b'v1.31+k3s1\0', ''),
+    (b'v1.31.4+k3s\0', ''),
+    (b'v1.2.3.v1.31.4+k3s1"', 'v1.31.4+k3s1'),
+    (b'k3s version ' + V + b' (abcdef12)\n', 'v1.31.4+k3s1'),
+])
+@pytest.mark.parametrize('size', [1, 7, 24, 1 << 20])
+def test_the_release_is_read_from_the_bytes_in_blocks_of_any_size(data, expected, size):
+    for before in (b'', b'\0' * 100, b'+k3s' * 9 + b'\0'):
+        versions = k3s.VersionReader()
+        whole = before + data
+        for start in range(0, len(whole), size):
+            versions.feed(whole[start:start + size])
+        assert versions.version() == expected
+
+
+def test_reading_the_release_takes_no_memory_and_little_time():
+    versions, block = k3s.VersionReader(), os.urandom(1 << 20) + b'+k3s' * 1000
+    for _number in range(64):
+        versions.feed(block)
+        assert len(versions.window) < 1000
+    assert versions.version() == ''
