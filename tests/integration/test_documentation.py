@@ -1,12 +1,14 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The documentation of the lookup is what ansible-doc shows, and every example in it runs."""
+"""The documentation says what the code does: every example runs, every table is that of the code, every link leads somewhere."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import shlex
 
 import pytest
 import yaml
@@ -107,3 +109,249 @@ def test_every_example_shows_what_its_name_says(examples, arch):
         'Use a build of your own where K3s has no release': 'k3s-armv6',
         'Give an untouched k3s-ansible the folder of each host\'s architecture': f'{airgap}/{arch}',
     }
+
+
+# --- the pages -------------------------------------------------------------------------------------------------------
+
+PAGES = [support.ROOT / name for name in ('README.md', 'CONTRIBUTING.md', *sorted(f'docs/{path.name}' for path in (support.ROOT / 'docs').glob('*.md')))]
+BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
+pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+
+
+def prose(page):
+    """Return the text of a page without its blocks of code."""
+    return re.sub(r'^```.*?^```', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """Return what the headings of a page are called in links to them."""
+    headings = re.findall(r'^#+ (.*)$', prose(page), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def commands(page):
+    """Return the commands of a page, in blocks and in the text, as words."""
+    blocks = [line for language, block in BLOCK.findall(page.read_text()) if language in ('sh', 'console') for line in block.splitlines()]
+    inline = re.findall(r'`((?:ansible-\w+|make) [^`]*)`', prose(page))
+    return [shlex.split(line, comments=True) for line in (*blocks, *inline)]
+
+
+@pages
+def test_every_link_of_a_page_leads_somewhere(page):
+    for text, target in re.findall(r'\[([^\]]*)\]\(([^)]+)\)', prose(page)):
+        path, _, anchor = target.partition('#')
+        if '://' in target:
+            continue
+        there = page.parent / path if path else page
+        assert there.exists(), f'{text}: {target}'
+        assert not anchor or anchor in anchors(there), f'{text}: {target}'
+
+
+@pages
+def test_every_yaml_block_of_a_page_is_yaml_and_every_json_block_is_json(page):
+    for language, block in BLOCK.findall(page.read_text()):
+        if language == 'yaml':
+            assert isinstance(yaml.safe_load(block), (dict, list)), block
+        if language == 'json':
+            json.loads(block)
+
+
+@pages
+def test_every_command_of_a_page_is_there(page):
+    targets = set(re.findall(r'^(\w+):', (support.ROOT / 'Makefile').read_text(), re.MULTILINE))
+    playbooks = {path.stem for path in (support.ROOT / 'playbooks').glob('*.yml')}
+    for words in commands(page):
+        if words[:1] == ['make']:
+            assert words[1] in targets, words
+        if words and words[0].startswith('ansible-'):
+            assert (support.PROGRAMS / words[0]).exists(), words
+        named = [word.removeprefix('airgap.k3s.') for word in words if word.startswith('airgap.k3s.')]
+        if words[:1] == ['ansible-playbook']:
+            assert set(named) <= playbooks, words
+        if words[:1] == ['ansible-doc']:
+            kind = 'lookup' if 'lookup' in words else 'modules'
+            assert named and all((support.ROOT / 'plugins' / kind / f'{name}.py').exists() for name in named if name != 'release'), words
+
+
+def rows(page, *heads):
+    """Return the rows, as lists of cells, of all tables of *page* whose first head is one of *heads*."""
+    result, inside = [], False
+    for line in prose(page).splitlines():
+        cells = [cell.strip() for cell in line.strip('|').split(' | ')] if line.startswith('| ') else None
+        if cells is None:
+            inside = False
+        elif cells[0] in heads:
+            inside = True
+        elif inside and set(line) != set('| -'):
+            result.append(cells)
+    return result
+
+
+# --- variables -------------------------------------------------------------------------------------------------------
+
+VARIABLE = re.compile(r'k3s_(?:artifact|download)_\w+|' + '|'.join(k3s.OTHER_SETTINGS))
+
+
+def variables_in_code():
+    """Return every variable that a plugin or a playbook reads, from their code."""
+    found = set()
+    for path in (*(support.ROOT / 'plugins').glob('action/*.py'), support.ROOT / 'plugins' / 'lookup' / 'k3s_artifact.py'):
+        tree = ast.parse(path.read_text())
+        listed = [node for node in tree.body if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') in ('KNOWN_VARIABLES', 'OTHER_SETTINGS')]
+        skipped = {id(node) for top in listed for node in ast.walk(top)}
+        found |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                  and VARIABLE.fullmatch(node.value) and id(node) not in skipped}
+    for option in yaml.safe_load(k3s.DOCUMENTATION)['options'].values():
+        found |= {entry['name'] for entry in option.get('vars', ())}
+    for path in (support.ROOT / 'playbooks').rglob('*.yml'):
+        found |= set(re.findall(rf'\b(?:{VARIABLE.pattern})\b', re.sub(r'(^|\s)#.*', '', path.read_text())))
+    return found
+
+
+def variables_of(page):
+    """Return the variables in the tables of variables of a page, one for each time that it is there."""
+    return [name for row in rows(page, 'variable') for name in re.findall(r'`(\w+)`', row[0])]
+
+
+def test_every_variable_that_is_read_is_in_one_table_and_no_other_is():
+    readme, download = variables_of(support.ROOT / 'README.md'), variables_of(support.ROOT / 'docs' / 'download.md')
+    read = variables_in_code()
+    assert {'k3s_artifact_dest', 'k3s_artifact_verify', 'k3s_artifact_report', 'k3s_download_url', 'k3s_server_location'} <= read
+    of_download = {name for name in read if name.startswith('k3s_download_')}
+    assert sorted(readme) == sorted(read - of_download)
+    assert sorted(download) == sorted(of_download | {'k3s_version', 'k3s_artifact_dir', 'airgap_dir'})
+
+
+def test_a_variable_that_is_read_is_not_called_misspelt():
+    assert not k3s.misspelt(variables_in_code())
+    assert set(k3s.OTHER_SETTINGS) <= variables_in_code()
+
+
+# --- the README ------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_architectures_in_the_readme_is_that_of_the_code():
+    archives = 'k3s-airgap-images-{}.tar…'
+    assert rows(support.ROOT / 'README.md', '`uname -m`') == [
+        [', '.join(release.machines), release.arch, f'`{release.binary}`', f'`{archives.format(release.arch)}`', f'`sha256sum-{release.arch}.txt`']
+        for release in k3s.RELEASES if release.binary]
+
+
+def test_the_table_of_playbooks_in_the_readme_names_them_all():
+    assert sorted(row[0] for row in rows(support.ROOT / 'README.md', 'playbook')) == sorted(
+        f'`airgap.k3s.{path.stem}`' for path in (support.ROOT / 'playbooks').glob('*.yml'))
+
+
+@pytest.fixture(scope='module', name='layout')
+def fixture_layout(tmp_path_factory):
+    """Make the folders that the README shows; return the folder above them."""
+    folder = tmp_path_factory.mktemp('layout')
+    shown = re.findall(r'^(airgap/\w+)/\{(.*)\}$', (support.ROOT / 'README.md').read_text(), re.MULTILINE)
+    assert len(shown) == 3
+    for place, names in shown:
+        arch = place.rpartition('/')[2]
+        support.release(folder / 'airgap', arch, layout='per-arch')
+        if 'k3s' in names.split(','):
+            (folder / place / support.BINARIES[arch]).rename(folder / place / 'k3s')
+        (folder / place / 'k3s-install.sh').write_text('#!/bin/sh\n')
+        assert sorted(path.name for path in (folder / place).iterdir()) == sorted(names.split(','))
+    return folder
+
+
+def test_the_layout_of_the_readme_serves_an_untouched_k3s_ansible_and_the_override(layout):
+    """The two lines of the inventory as they are there; what k3s-ansible then looks for is in the folder."""
+    lines, = (yaml.safe_load(block) for _language, block in BLOCK.findall((support.ROOT / 'README.md').read_text()) if 'airgap_dir: "' in block)
+    variables = {**lines, 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required'}
+    hosts = {arch: {**variables, 'k3s_artifact_machine': support.MACHINES[arch], 'k3s_artifact_dest': str(layout / f'{arch}.k3s'), 'k3s_artifact_probe': False}
+             for arch in ('amd64', 'arm64', 'arm')}
+    run = support.play(layout, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'show', 'ansible.builtin.debug': {'msg': '{{ airgap_dir }}'}},
+        {'name': 'stage', 'copy': {'src': '{{ airgap_dir }}/k3s', 'dest': '/usr/local/bin/k3s'}}]}], hosts=hosts)
+    assert run.rc == 0, run.output
+    assert 'WARNING' not in run.output
+    for arch in hosts:
+        assert run.result(arch, 'show')['msg'] == str(layout / 'airgap' / arch)
+        assert support.elf_arch(layout / f'{arch}.k3s') == arch
+
+
+# --- the action copy -------------------------------------------------------------------------------------------------
+
+copy = support.load_plugin('plugins/modules/copy.py')
+
+
+def test_the_documentation_of_copy_names_every_variable_that_it_reads():
+    tree = ast.parse((support.ROOT / 'plugins' / 'action' / 'copy.py').read_text())
+    read = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and VARIABLE.fullmatch(node.value)}
+    assert read == {name for name in re.findall(rf'\b(?:{VARIABLE.pattern})\b', copy.DOCUMENTATION) if name in read}
+
+
+def test_the_documentation_of_copy_has_every_key_of_a_result_and_no_other(tmp_path):
+    (tmp_path / 'airgap').mkdir()
+    (tmp_path / 'airgap' / support.BINARIES[support.NATIVE]).write_bytes(support.program())
+    dest = str(tmp_path / 'k3s')
+    task = {'copy': {'src': str(tmp_path / 'airgap' / 'k3s'), 'dest': dest}}
+    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'check', **task, 'check_mode': True}, {'name': 'stage', **task}, {'name': 'again', **task}]}],
+        hosts={'node': {'k3s_artifact_dest': dest, 'k3s_artifact_machine': support.MACHINES[support.NATIVE]}})
+    assert run.rc == 0, run.output
+    documented = yaml.safe_load(copy.RETURN)
+    staged = run.result('node', 'stage')
+    assert set(staged['k3s_artifact']) == set(documented['k3s_artifact']['contains'])
+    own = {key for key in staged if not key.startswith('_') and key not in ('changed', 'failed', 'invocation', 'diff')}
+    assert own == set(documented) - {'skip_reason'}
+    for name in ('check', 'again'):
+        assert set(run.result('node', name)['k3s_artifact']) == set(documented['k3s_artifact']['contains']) - {'way'}
+
+
+@pytest.mark.parametrize('name', ['copy', 'stage', 'report'])
+def test_ansible_doc_shows_each_action_without_a_complaint(tmp_path, name):
+    done = support.ansible('ansible-doc', f'airgap.k3s.{name}', folder=tmp_path, env={'ANSIBLE_COLLECTIONS_PATH': support.collection_path(tmp_path)})
+    assert done.returncode == 0 and not re.search('WARNING|ERROR|DEPRECAT', done.stdout), done.stdout
+
+
+# --- what loads when -------------------------------------------------------------------------------------------------
+
+ROLE = {'ansible.builtin.include_role': {'name': 'airgap'}}
+BEFORE = {'name': 'before', 'copy': {'content': 'x', 'dest': '{{ playbook_dir }}/x'}}
+
+
+@pytest.mark.parametrize('tasks, staged', [
+    ([{'ansible.builtin.import_role': {'name': 'airgap'}}], True),
+    ([BEFORE, {'ansible.builtin.import_role': {'name': 'airgap'}}], True),
+    ([ROLE], True), ([BEFORE, ROLE], False)], ids=['import', 'import after a copy', 'include', 'include after a copy'])
+def test_what_loads_when_is_as_the_page_says(tmp_path, tasks, staged):
+    role = tmp_path / 'roles' / 'airgap'
+    (role / 'tasks').mkdir(parents=True)
+    support.install_drop_in(role)
+    (role / 'tasks' / 'main.yml').write_text('- name: stage\n  copy:\n    src: "{{ playbook_dir }}/airgap/k3s"\n    dest: "{{ k3s_artifact_dest }}"\n')
+    support.release(tmp_path / 'airgap', 'amd64', 'arm64')
+    hosts = {'node': {'k3s_artifact_machine': 'aarch64', 'k3s_artifact_dest': str(tmp_path / 'k3s'), 'k3s_artifact_probe': False}}
+    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}], hosts=hosts, home='none')
+    assert run.rc == 0, run.output
+    assert ('k3s_artifact' in run.result('node', 'airgap : stage')) is staged
+    assert support.elf_arch(tmp_path / 'k3s') == ('arm64' if staged else 'amd64')
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def sentences():
+    """Return the texts of plugins and playbooks, a NUL for each value that is filled in."""
+    texts = [path.read_text().replace("' ~ ", '\0').replace(" ~ '", '\0') for path in (support.ROOT / 'playbooks').glob('*.yml')]
+    texts = [re.sub('\0[^\0]*\0', '\0', text) for text in texts]
+    for path in (*(support.ROOT / 'plugins').glob('action/*.py'), support.ROOT / 'plugins' / 'lookup' / 'k3s_artifact.py'):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(''.join(value.value if isinstance(value, ast.Constant) else '\0' for value in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+@pytest.mark.parametrize('message', [message for row in rows(support.ROOT / 'docs' / 'troubleshooting.md', 'message')
+                                     for message in re.findall(r'`([^`]+)`', row[0])])
+def test_every_message_of_the_page_for_troubles_is_one_of_ours(message):
+    parts = [re.escape(part.strip()) for part in message.split('…') if part.strip()]
+    wanted = re.compile(r'[^.]*?'.join(parts), re.DOTALL)
+    assert any(wanted.search(text) for text in sentences()), message
