@@ -122,7 +122,7 @@ $mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
         { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -s KILL -- "-$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
         wait $p; kill $w; [ -z "$s" ] || kill -s KILL -- "-$p"; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
-    out=$(printf %s "$out" | tr '\n' ' ')
+    out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
 }
 '''
 
@@ -525,14 +525,14 @@ def octal_mode(mode):
     return f'{mode:04o}' if isinstance(mode, int) and not isinstance(mode, bool) and 0 <= mode <= 0o7777 else None
 
 
-def resume_at(file, partial):
+def resume_at(file, path, partial):
     """Return how many bytes of a :class:`Partial` are the beginning of the open *file*: all of them, or none."""
     if partial is None:
         return 0
     known, left = hashlib.sha256(), partial.length
     file.seek(0)
     while left > 0:
-        data = file.read(min(left, 1 << 20))
+        data = read(file, path, min(left, 1 << 20))
         if not data:
             return 0
         known.update(data)
@@ -695,10 +695,7 @@ class Delivery:
         """Return the :class:`Node` for each :class:`Target`, from one command on the node."""
         words = [secrets.token_hex(8) for _target in targets]
         calls = ''.join(shell_program('look', word=word, **target.variables()) for word, target in zip(words, targets))
-        result = self._run(LOOK + calls, 'look at ' + ', '.join(target.dest for target in targets))
-        if self._piped and words[-1] not in result['stdout']:  # sudo with requiretty, and whatever else wants a terminal
-            self._piped = False
-            result = self._run(LOOK + calls, 'look again, on a terminal')
+        result = self._ask(LOOK + calls, words[-1], 'look at ' + ', '.join(target.dest for target in targets))
         found = [answers(result['stdout'], word) for word in words]
         for each, target in zip(found, targets):
             if 'end' not in each:
@@ -708,12 +705,20 @@ class Delivery:
     def leads_to(self, folder, other):
         """Tell whether two folders of the node are the same one, through links."""
         word = secrets.token_hex(8)
-        program = f'[ "$(cd -P "$a" && pwd -P)" != "$(cd -P "$b" && pwd -P)" ] || echo "$word"; echo "$word-end"'
-        result = self._run(shell_program(program, word=word, a=folder, b=other), f'compare {folder} and {other}')
-        if self._piped and f'{word}-end' not in result['stdout']:
+        program = 'a=$(cd -P "$a" && pwd -P) && b=$(cd -P "$b" && pwd -P) && [ "$a" = "$b" ] && same=yes; echo "$word$same"'
+        result = self._ask(shell_program(program, word=word, same='', a=folder, b=other), word, f'compare {folder} and {other}')
+        return f'{word}yes' in result['stdout']
+
+    def _ask(self, program, word, what):
+        """Run a program that changes nothing; where it does not answer with *word*, once more on a terminal.
+
+        sudo with requiretty wants one, and so may other ways to become another user.
+        """
+        result = self._run(program, what)
+        if self._piped and word not in result['stdout']:
             self._piped = False
-            result = self._run(shell_program(program, word=word, a=folder, b=other), 'again, on a terminal')
-        return re.search(rf'{word}(?!-)', result['stdout']) is not None
+            result = self._run(program, f'{what}, on a terminal')
+        return result
 
     def _run(self, program, what):
         """Run a shell program on the node, as the user that the task becomes; return what ansible-core gives for a command."""
@@ -729,7 +734,7 @@ class Delivery:
         partial = node.partial(job.artifact.sha256)
         if partial and partial.length <= job.artifact.size and node.sha256 != job.artifact.sha256:
             with self._opened(job.artifact.source) as file:
-                resume = resume_at(file, partial)
+                resume = resume_at(file, job.artifact.source, partial)
         return plan(job, node, resume)
 
     # --- send and install

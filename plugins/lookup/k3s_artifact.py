@@ -31,17 +31,19 @@ description:
     Where none of them exists, a file that is called like a K3s binary with its version (C(k3s-v1.31.4+k3s1-arm64),
     C(k3s-arm64-v1.31.4+k3s1)) is taken if it is the only one that is right for the host.
   - >-
-    The release is read from the binary itself. Where the variable C(k3s_version) is set and differs, that is an error; it also tells several
-    releases in one folder apart. A binary without a K3s version in it is used with a warning where O(verify=auto), and is an error
-    where O(verify=required).
+    The release is read from the binary itself. Where the variable C(k3s_version) is set and differs, that is an error;
+    it also tells several releases in one folder apart. A binary without a K3s version in it is used with a warning
+    where O(verify=auto), and is an error where O(verify=required).
   - >-
-    Image archives are found in the same folders. An archive is one by what is in it, C(manifest.json) or C(index.json) at its top, not by its
-    name; charts, sources and packages of other programs are left out with a warning. An archive whose name has the word of another architecture in
-    it is left out, one without such a word is for every host, and of the same archive in several compressions one is taken (zst, then gz,
-    then plain). Where no checksum list names it, the platforms of the images in it are compared with the host.
+    Image archives are found in the same folders. An archive is one by what is in it, C(manifest.json) or C(index.json)
+    at its top, not by its name; charts, sources and packages of other programs are left out with a warning. An archive
+    whose name has the word of another architecture in it is left out, one without such a word is for every host, and of
+    the same archive in several compressions one is taken (zst, then gz, then plain). Where no checksum list names it,
+    the platforms of the images in it are compared with the host.
   - >-
-    To look into an archive that is compressed with zstd or lz4, the program of that name is needed on the controller (for zstd, Python 3.14
-    does as well). Without it, C(k3s-airgap-images-*) is believed, and any other archive is used with a warning.
+    To look into an archive that is compressed with zstd or lz4, the program of that name is needed on the controller
+    (for zstd, Python 3.14 does as well). Without it, C(k3s-airgap-images-*) is believed, and any other archive is used
+    with a warning.
 options:
   _terms:
     description:
@@ -50,9 +52,10 @@ options:
       - V(name) is the file name of the release, such as C(k3s-arm64). It needs facts only, no artifact directory.
       - V(arch) is the name that K3s has for the architecture, such as C(arm64). It needs facts only.
       - V(images) is the list of absolute paths of the verified image archives for the host, zero or more.
-      - V(script) is the absolute path of the verified install script C(k3s-install.sh) beside the image archives, none or one.
-      - V(directory) is the folder of the host's architecture in the artifact directory, for C(airgap_dir) in the inventory
-        of k3s-ansible. The binary that k3s-ansible picks from it is verified.
+      - V(script) is the absolute path of the verified install script C(k3s-install.sh) beside the image archives, none
+        or one.
+      - V(directory) is the folder of the host's architecture in the artifact directory, for C(airgap_dir) in the
+        inventory of k3s-ansible. The binary that k3s-ansible picks from it is verified.
       - V(sha256) is the SHA-256 digest of the verified binary, in lower-case hexadecimal digits.
     type: list
     elements: str
@@ -96,11 +99,12 @@ options:
       auto:
         - The binary must be an ELF executable of the host's class, byte order and machine, and complete.
         - >-
-          Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned of. The lists are
-          C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a folder of the artifact
-          directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A renamed binary counts under
-          its release name.
-        - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in the clear.
+          Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned
+          of. The lists are C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a
+          folder of the artifact directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A
+          renamed binary counts under its release name.
+        - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in
+          the clear.
       required: As V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not name).
       none: Nothing is verified.
     vars:
@@ -112,15 +116,16 @@ options:
         key: verify
   images:
     description:
-      - Patterns for the file names of the image archives that are taken, such as C(k3s-airgap-images-*). Without it, all are.
+      - Patterns for the file names of the image archives that are taken, such as C(k3s-airgap-images-*). Without it,
+        all are.
       - A pattern that no file of the artifact directory matches is an error.
     type: list
     elements: str
     vars:
       - name: k3s_artifact_images
 notes:
-  - The variables are the user's to set. One of them that is also a fact of the host is an error, for facts win over the inventory; of all facts
-    only C(architecture) is read. Use C(set_fact) without C(cacheable), or a variable.
+  - The variables are the user's to set. One of them that is also a fact of the host is an error, for facts win over the
+    inventory; of all facts only C(architecture) is read. Use C(set_fact) without C(cacheable), or a variable.
   - A file is read once per run of Ansible, however many hosts ask for it, and looked into once.
   - The names of the binaries and of the checksum lists, and the machines they are for, are those of the functions
     C(setup_verify_arch) and C(download_hash) in K3s's own install script.
@@ -137,7 +142,9 @@ EXAMPLES = r"""
 
 - name: Show names and digests without setting a variable
   ansible.builtin.debug:
-    msg: "{{ lookup('k3s_artifact', 'name') }} {{ lookup('k3s_artifact', 'sha256', dir='/srv/airgap', verify='required') }}"
+    msg: >-
+      {{ lookup('k3s_artifact', 'name') }}
+      {{ lookup('k3s_artifact', 'sha256', dir='/srv/airgap', verify='required') }}
 
 - name: Show the image archives for each host
   ansible.builtin.debug:
@@ -248,12 +255,18 @@ BINARY_NAMES = frozenset(
     name for release in RELEASES if release.binary for name in (release.binary, 'k3s-' + release.arch)
 )
 
+# How archives are compressed, and with which bytes that begins.
+ARCHIVE_FORMATS = {'.tar.zst': 'zstd', '.tzst': 'zstd', '.tar.gz': 'gzip', '.tgz': 'gzip', '.tar.bz2': 'bzip2',
+                   '.tbz': 'bzip2', '.tar.lz4': 'lz4'}
+ARCHIVE_MAGIC = {'zstd': (b'\x28\xb5\x2f\xfd', b'\x50\x2a\x4d\x18'), 'gzip': b'\x1f\x8b', 'bzip2': b'BZh',
+                 'lz4': (b'\x04\x22\x4d\x18', b'\x02\x21\x4c\x18')}
 # What K3s imports from its images directory, the preferred compression first.
 ARCHIVE_SUFFIXES = ('.tar.zst', '.tzst', '.tar.gz', '.tgz', '.tar', '.tar.bz2', '.tbz', '.tar.lz4')
 # Other compressions and containers that people keep beside them, which K3s does not import.
 OTHER_SUFFIXES = ('.tar.xz', '.txz', '.tar.br', '.zip')
 # A part of an archive that was split, by its ending: .aa (split), .part1, .001
-ARCHIVE_PART = re.compile(r'(.+\.(?:tar(?:\.(?:zst|gz|bz2|lz4))?|tzst|tgz|tbz))\.(?:[a-c][a-y]|part[-_]?\d+|\d{2,4})', re.IGNORECASE)
+ARCHIVE_PART = re.compile(r'(.+\.(?:tar(?:\.(?:zst|gz|bz2|lz4))?|tzst|tgz|tbz))\.(?:[a-c][a-y]|part[-_]?\d+|\d{2,4})',
+                          re.IGNORECASE)
 # By these names K3s publishes its own archives: they are believed where they cannot be looked into.
 RELEASED_ARCHIVE = 'k3s-airgap-images-'
 
@@ -281,7 +294,8 @@ ELF_TYPES = {1: 'a relocatable object file', 4: 'a core dump'}
 ELF_EXECUTABLE_TYPES = (2, 3)  # ET_EXEC, ET_DYN (position-independent)
 # Numbers: ELF specification, EI_OSABI, p_type and d_tag; ELF for the ARM architecture, e_flags.
 ELF_LINUX = (0, 3)  # System V, which compilers write for Linux; GNU/Linux
-ELF_SYSTEMS = {1: 'HP-UX', 2: 'NetBSD', 6: 'Solaris', 7: 'AIX', 8: 'IRIX', 9: 'FreeBSD', 12: 'OpenBSD', 97: 'bare ARM', 255: 'no system'}
+ELF_SYSTEMS = {1: 'HP-UX', 2: 'NetBSD', 6: 'Solaris', 7: 'AIX', 8: 'IRIX', 9: 'FreeBSD', 12: 'OpenBSD',
+               97: 'bare ARM', 255: 'no system'}
 ELF_ARM = 40
 PT_DYNAMIC = 2
 PT_INTERP = 3
@@ -291,8 +305,8 @@ DT_SONAME = 14
 class ArtifactError(AnsibleLookupError):
     """The one error that leaves this plugin: a sentence for the person who runs the playbook.
 
-    Part of it may be what a node said or what a file is called. Ansible-core up to 2.18 evaluates the text of a result again
-    when a later task uses it, so no template survives in it.
+    Part of it may be what a node said or what a file is called. Ansible-core up to 2.18 evaluates the text of a result
+    again when a later task uses it, so no template survives in it.
     """
 
     _include_cause_message = False  # ansible-core from 2.19 on would add the system's words to ours
@@ -340,7 +354,8 @@ class Elf(NamedTuple):
     flags: int  # of the processor
 
     def __str__(self):
-        return f'{self.arch or "another machine"} ({self.bits}-bit, {self.byteorder}-endian, ELF machine {self.machine})'
+        arch = self.arch or 'another machine'
+        return f'{arch} ({self.bits}-bit, {self.byteorder}-endian, ELF machine {self.machine})'
 
     @property
     def arch(self):
@@ -370,8 +385,10 @@ def refuse_facts(name, facts):
     """Raise where *facts*, which the node *name* reports, hold a variable that is the user's to set."""
     taken = next((key for key in facts if str(key).startswith('k3s_artifact_') or key in OTHER_SETTINGS), None)
     if taken is not None:
-        raise ArtifactError(f'host {name!r} has the fact {shown(taken)}, which is a setting of the controller: facts win over '
-                            f'the inventory, so the node would choose what it gets. If a set_fact with "cacheable: true" made '
+        raise ArtifactError(f'host {name!r} has the fact {shown(taken)}, which is a setting of the controller: facts '
+                            f'win over '
+                            f'the inventory, so the node would choose what it gets. If a set_fact with "cacheable: '
+                            f'true" made '
                             f'it, use set_fact without cacheable or a variable, and run once with --flush-cache.')
 
 
@@ -408,7 +425,8 @@ def checked_binary_map(binary_map):
             raise ArtifactError(f'k3s_binary_map[{shown(machine)}] must be a file name, it is {shown(name)}. '
                                 f'Name a file of the artifact directory.')
         if os.path.isabs(name) or '..' in name.split('/') or '\0' in name or name.endswith('/'):
-            raise ArtifactError(f'k3s_binary_map[{shown(machine)}] is {shown(name)}, which is not a file below the artifact '
+            raise ArtifactError(f'k3s_binary_map[{shown(machine)}] is {shown(name)}, which is not a file below the '
+                                f'artifact '
                                 f'directory. Use a file name without a leading slash and without "..".')
     return binary_map
 
@@ -431,10 +449,12 @@ def resolve_host(name, machine, binary_map):
         arch = release.arch if release and release.binary else machine
         return Host(name, machine, arch, binary_map[machine], release, True)
     if release is None:
-        raise ArtifactError(f'host {name!r} reports the machine {shown(machine)}, which is unknown: K3s has releases for '
+        raise ArtifactError(f'host {name!r} reports the machine {shown(machine)}, which is unknown: K3s has releases '
+                            f'for '
                             f'{release_names()}. If you have a build for it, name its file in k3s_binary_map.')
     if release.binary is None:
-        raise ArtifactError(f'K3s has no release for the machine {machine} of host {name!r}, only for {release_names()}. '
+        raise ArtifactError(f'K3s has no release for the machine {machine} of host {name!r}, only for '
+                            f'{release_names()}. '
                             f'If you have a build for it, name its file in k3s_binary_map.')
     return Host(name, machine, release.arch, release.binary, release, False)
 
@@ -463,8 +483,9 @@ def parse_elf(head):
     length = 52 if bits == 32 else 64
     if len(head) < length:
         raise ArtifactError(f'is cut short: its ELF header ends after {len(head)} of {length} bytes')
-    fields = struct.unpack_from(('<' if byteorder == 'little' else '>') + ('HHIIIIIHHHHHH' if bits == 32 else 'HHIQQQIHHHHHH'), head, 16)
-    elf_type, machine, _version, entry, phoff, shoff, flags, _ehsize, phentsize, phnum, shentsize, shnum, _shstrndx = fields
+    layout = ('<' if byteorder == 'little' else '>') + ('HHIIIIIHHHHHH' if bits == 32 else 'HHIQQQIHHHHHH')
+    (elf_type, machine, _version, entry, phoff, shoff, flags, _ehsize, phentsize, phnum, shentsize, shnum,
+     _shstrndx) = struct.unpack_from(layout, head, 16)
     if phnum and phentsize != (32 if bits == 32 else 56):
         raise ArtifactError(f'has a damaged ELF header (program headers of {phentsize} bytes)')
     extent = max(length, phoff + phentsize * phnum, shoff + shentsize * shnum)
@@ -587,8 +608,9 @@ def describe_kind(mode):
 def once_per_run(path, status, what, compute):
     """Return what *compute* returns for the file *path*, which is called once per run: a value that JSON can hold.
 
-    Ansible's processes share it through a file in the run's own temporary folder, which is locked while the first that asks
-    computes it. A file that is replaced or changed in between is another file. *what* tells apart what is computed.
+    Ansible's processes share it through a file in the run's own temporary folder, which is locked while the first that
+    asks computes it. A file that is replaced or changed in between is another file. *what* tells apart what is
+    computed.
     """
     identity = (what, os.path.realpath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     name = 'k3s_artifact-' + hashlib.sha256(to_bytes(repr(identity))).hexdigest()
@@ -648,10 +670,11 @@ class VersionReader:
     """Finds the K3s version in a Go program that is fed in blocks; memory does not grow with the program.
 
     K3s's build writes it into variables (`-ldflags "-X .../version.Version=v1.31.4+k3s1 ..."`, scripts/package-cli and
-    scripts/build), and the linker ends each such text with a zero byte. Other texts of a Go program follow each other without
-    anything in between, so a digit after "k3s1" may belong to the next. A program may name other releases too. So the
-    one counts that is followed by a byte that cannot belong to it, if there are such; of several the most frequent, since
-    it is in more than one variable; of those the first. Components are versions of their own (containerd v1.7.23-k3s2).
+    scripts/build), and the linker ends each such text with a zero byte. Other texts of a Go program follow each other
+    without anything in between, so a digit after "k3s1" may belong to the next. A program may name other releases too.
+    So the one counts that is followed by a byte that cannot belong to it, if there are such; of several the most
+    frequent, since it is in more than one variable; of those the first. Components are versions of their own
+    (containerd v1.7.23-k3s2).
     """
 
     MARK = b'+k3s'
@@ -695,8 +718,8 @@ class VersionReader:
 def parse_checksum_list(data):
     """Return the digests of a checksum list by file name: the bytes of the list in, ``{name: digest}`` out.
 
-    This is the reader for every list, of the artifact directory and of a download. The last part of a path is the name; two lines
-    of one name with different digests are an error. For what is read see :func:`checksum_lines`.
+    This is the reader for every list, of the artifact directory and of a download. The last part of a path is the name;
+    two lines of one name with different digests are an error. For what is read see :func:`checksum_lines`.
     Raise :class:`ArtifactError` with the second half of a sentence where the bytes are no such list.
     """
     lines = checksum_lines(data)
@@ -706,10 +729,10 @@ def parse_checksum_list(data):
 def checksum_lines(data):
     """Return the digests of a checksum list by path, as it is written there.
 
-    A line is what sha256sum prints (64 hexadecimal digits, a blank, a blank or an asterisk, the path) or `sha256sum --tag` and the
-    programs of BSD (SHA256 (path) = digits). Blank lines and those that begin with # do not count. The text may be UTF-8 or
-    UTF-16, with or without a byte order mark, its lines end as on any system, and it may be signed in the clear: then only
-    what is inside the armour counts, and nothing else may be there.
+    A line is what sha256sum prints (64 hexadecimal digits, a blank, a blank or an asterisk, the path) or `sha256sum
+    --tag` and the programs of BSD (SHA256 (path) = digits). Blank lines and those that begin with # do not count. The
+    text may be UTF-8 or UTF-16, with or without a byte order mark, its lines end as on any system, and it may be signed
+    in the clear: then only what is inside the armour counts, and nothing else may be there.
     """
     if len(data) > LIST_LIMIT:
         raise ArtifactError(f'is larger than {LIST_LIMIT // MIB} MiB, which no checksum list is', 'list')
@@ -718,7 +741,8 @@ def checksum_lines(data):
         if not line.strip() or line.startswith('#'):
             continue
         line = line.rstrip()
-        match = re.fullmatch(r'(?P<digest>[0-9a-fA-F]{64})[ \t][ \t*]?(?P<path>\S.*)|SHA256 ?\((?P<of>.+)\) ?= ?(?P<hex>[0-9a-fA-F]{64})', line)
+        match = re.fullmatch(r'(?P<digest>[0-9a-fA-F]{64})[ \t][ \t*]?(?P<path>\S.*)|SHA256 ?\((?P<of>.+)\) ?= '
+                              '?(?P<hex>[0-9a-fA-F]{64})', line)
         if not match:
             raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}', 'list')
         path = (match['path'] or match['of']).removeprefix('./')
@@ -742,7 +766,8 @@ def decoded(data):
 
 
 def signed_lines(lines):
-    """Yield the numbers and texts of the lines that count: all, or those inside the armour of a signature (RFC 9580, 7)."""
+    """Yield the numbers and texts of the lines that count: all, or those inside the armour of a signature (RFC 9580,
+    7)."""
     numbered = iter(enumerate(lines, 1))
     if '-----BEGIN PGP SIGNED MESSAGE-----' not in (line.rstrip() for line in lines[:1]):
         yield from numbered
@@ -765,8 +790,8 @@ def signed_lines(lines):
 def listed_digest(lines, name, folder=''):
     """Return the digest that the *lines* of a list give for the file *name*, or None.
 
-    A line that is the name alone comes before one with a path. *folder*: the list is of the folder above, and only lines whose path
-    ends in folder/name count.
+    A line that is the name alone comes before one with a path. *folder*: the list is of the folder above, and only
+    lines whose path ends in folder/name count.
     """
     path = f'{folder}/{name}' if folder else name
     if path in lines:
@@ -783,10 +808,12 @@ def list_names(path, arch):
 
 
 def expected_digest(path, arch, names, root=None):
-    """Return the digest that a checksum list gives for the first of *names*, that list's name, and the lists that are there.
+    """Return the digest that a checksum list gives for the first of *names*, that list's name, and the lists that are
+    there.
 
-    Where no list names any of them, digest and name are None. Lists are beside *path* (:func:`list_names`), and SHA256SUMS of the
-    artifact directory *root* where *path* is in a folder of it. The list of one file may be a bare digest.
+    Where no list names any of them, digest and name are None. Lists are beside *path* (:func:`list_names`), and
+    SHA256SUMS of the artifact directory *root* where *path* is in a folder of it. The list of one file may be a bare
+    digest.
     """
     folder, file_name = os.path.split(path)
     places = [(os.path.join(folder, name), '') for name in list_names(path, arch)]
@@ -865,10 +892,8 @@ def look_into(file, path, size):
 def unpacked(file, path, head):
     """Yield what reads the plain tar in the open archive *file*, or None where this controller has nothing for that."""
     suffix = next(suffix for suffix in ARCHIVE_SUFFIXES if path.lower().endswith(suffix))
-    formats = {'.tar.zst': 'zstd', '.tzst': 'zstd', '.tar.gz': 'gzip', '.tgz': 'gzip', '.tar.bz2': 'bzip2', '.tbz': 'bzip2', '.tar.lz4': 'lz4'}
-    magic = {'zstd': (b'\x28\xb5\x2f\xfd', b'\x50\x2a\x4d\x18'), 'gzip': b'\x1f\x8b', 'bzip2': b'BZh', 'lz4': (b'\x04\x22\x4d\x18', b'\x02\x21\x4c\x18')}
-    name = formats.get(suffix)
-    if name and not head.startswith(magic[name]):
+    name = ARCHIVE_FORMATS.get(suffix)
+    if name and not head.startswith(ARCHIVE_MAGIC[name]):
         raise NotThisFormat(f'is no {name} file, whatever its name says')
     if name is None:
         yield file
@@ -933,7 +958,8 @@ class Clocked:
 def read_tar(stream):
     """Return the :class:`Content` of a plain tar.
 
-    An image archive has manifest.json (docker) or index.json (OCI) at its top. Docker writes its manifest last, and the image configurations
+    An image archive has manifest.json (docker) or index.json (OCI) at its top. Docker writes its manifest last, and the
+    image configurations
     anywhere: all small JSON files that name a platform are remembered until it is known which of them count.
     """
     small, manifests, size_of_next = {}, {}, None
@@ -978,7 +1004,8 @@ def read_tar(stream):
 def platforms(manifests, configurations):
     """Return the platforms of the images that an archive holds, () where it does not say.
 
-    Of a docker archive those of the configurations that its manifest names; else all that there are, else those that the index
+    Of a docker archive those of the configurations that its manifest names; else all that there are, else those that
+    the index
     names: an archive of one platform may still have the index of all.
     """
     manifest = parse_json(manifests.get('manifest.json', b''))
@@ -994,9 +1021,9 @@ def platforms(manifests, configurations):
 
 def platform_of(value):
     """Return the platform that a parsed image configuration names, such as linux/arm64, or None."""
-    if not isinstance(value, dict) or not isinstance(value.get('os'), str) or not isinstance(value.get('architecture'), str):
-        return None
-    return None if 'unknown' in (value['os'], value['architecture']) else f'{value["os"]}/{value["architecture"]}'[:40]
+    words = [value.get('os'), value.get('architecture')] if isinstance(value, dict) else []
+    known = words and all(isinstance(word, str) and word != 'unknown' for word in words)
+    return '/'.join(words)[:40] if known else None
 
 
 def parse_json(data):
@@ -1035,9 +1062,11 @@ def verified_binary(path, host, verify, version='', root=None):
     if verify == 'none':
         return artifact
     if not artifact.version and verify != 'auto':
-        raise ArtifactError(f'holds no K3s version, so it is perhaps another program, and k3s_artifact_verify is "{verify}"', 'version')
+        raise ArtifactError(f'holds no K3s version, so it is perhaps another program, and k3s_artifact_verify is '
+                            f'"{verify}"', 'version')
     if not artifact.version:
-        warn_once(f'{path} holds no K3s version: perhaps it is another program. It is used, for k3s_artifact_verify is "auto".')
+        warn_once(f'{path} holds no K3s version: perhaps it is another program. It is used, for k3s_artifact_verify is '
+                  f'"auto".')
     elif version and artifact.version != version:
         raise ArtifactError(f'is K3s {artifact.version}, but k3s_version is {shown(version)}', 'version')
     return artifact
@@ -1052,20 +1081,23 @@ def verified_archive(path, host, verify, root=None):
         if held.kind == 'unknown' and not is_released_archive(path):
             warn_once(f'{path} is taken for an image archive by its name alone: it {held.why}.')
         if held.platforms and not listed and host.platform not in held.platforms:
-            raise ArtifactError(f'holds images for {", ".join(held.platforms[:5])} and nothing for {host.platform}', 'platform')
+            raise ArtifactError(f'holds images for {", ".join(held.platforms[:5])} and nothing for '
+                                f'{host.platform}', 'platform')
         return ['images'] if held.kind == 'images' else []
     return verified_file(path, host, (os.path.basename(path),), verify, check, root=root, kind='archive')
 
 
 def verified_script(path, host, verify, root=None):
-    """Return the :class:`Artifact` for the install script *path*, or raise what it is instead. K3s publishes no list that names it."""
+    """Return the :class:`Artifact` for the install script *path*, or raise what it is instead. K3s publishes no list
+    that names it."""
     def check(file, _status, _listed):
         head = file.read(512)
         if not head.startswith(b'#!'):
             raise ArtifactError(describe_content(head) if not head or describe_content(head).startswith('is an HTML')
                                 else 'is not a script: it does not begin with #!')
         return []
-    return verified_file(path, host, (os.path.basename(path),), 'auto' if verify == 'required' else verify, check, root=root, kind='script')
+    verify = 'auto' if verify == 'required' else verify
+    return verified_file(path, host, (os.path.basename(path),), verify, check, root=root, kind='script')
 
 
 def verified_file(path, host, names, verify, check, root=None, kind='binary'):
@@ -1075,14 +1107,17 @@ def verified_file(path, host, names, verify, check, root=None, kind='binary'):
             wanted, list_name, there = expected_digest(path, host.arch, names, root)
             verified = check(file, status, wanted is not None)
         if verify == 'required' and wanted is None:
-            raise ArtifactError(f'is in no checksum list: none of {", ".join(list_names(path, host.arch))} beside it names '
+            raise ArtifactError(f'is in no checksum list: none of {", ".join(list_names(path, host.arch))} beside it '
+                                f'names '
                                 f'{" or ".join(dict.fromkeys(names))}, and k3s_artifact_verify is "required"', 'list')
         if there and wanted is None and kind != 'script':
-            warn_once(f'{path} is in no checksum list, though {" and ".join(there)} is there: it is not compared with a digest.')
+            warn_once(f'{path} is in no checksum list, though {" and ".join(there)} is there: it is not compared with '
+                      f'a digest.')
         known = reading(file, path)
         if wanted is not None:
             if known.sha256 != wanted:
-                raise ArtifactError(f'is not the released file: its SHA-256 is {known.sha256}, but {list_name} says {wanted}')
+                raise ArtifactError(f'is not the released file: its SHA-256 is {known.sha256}, but {list_name} says '
+                                    f'{wanted}')
             verified.append(list_name)
         return Artifact(host.machine, host.arch, path, status.st_size, known.sha256, known.sha1, verified,
                         known.version if kind == 'binary' else '', kind)
@@ -1110,7 +1145,8 @@ def escapes(root, path):
 
 
 def other_words(name, host):
-    """Return the names that the file *name* has for *host* if it is called after another arch, in lower case, best first.
+    """Return the names that the file *name* has for *host* if it is called after another arch, in lower case, best
+    first.
 
     ``k3s-v1.31.4+k3s1-amd64`` is ``k3s-v1.31.4+k3s1-arm64`` for arm64; a name without an arch has one at its end.
     """
@@ -1118,7 +1154,8 @@ def other_words(name, host):
                                 *(word for word, arch in ARCH_WORDS.items() if arch == host.archive_arch)]))
     match = ARCH_WORD.search(name)
     head, tail = (name[:match.start()], name[match.end():]) if match else (name + '-', '')
-    without = [re.sub(r'[-_.]$', '', head) + tail] if match and host.arch == 'amd64' else []  # as the release's own names are
+    # The release's own name for amd64 has no arch in it.
+    without = [re.sub(r'[-_.]$', '', head) + tail] if match and host.arch == 'amd64' else []
     return [other.lower() for other in (*(head + word + tail for word in words if word in ARCH_WORDS), *without)]
 
 
@@ -1148,7 +1185,8 @@ def choose_archives(places, arch):
         for name in names:
             archive = split_archive(name)
             if archive and (not archive[2] or arch in archive[2]):
-                best.setdefault(archive[0], []).append((rank, ARCHIVE_SUFFIXES.index(archive[1]), os.path.join(folder, name)))
+                order = rank, ARCHIVE_SUFFIXES.index(archive[1]), os.path.join(folder, name)
+                best.setdefault(archive[0], []).append(order)
     return [min(found)[2] for _stem, found in sorted(best.items())]
 
 
@@ -1158,7 +1196,8 @@ def is_versioned_binary(name):
 
 
 def listing(root):
-    """Say which K3s binaries are in the artifact directory, and for which architecture and of which release each is, for a message."""
+    """Say which K3s binaries are in the artifact directory, and for which architecture and of which release each is,
+    for a message."""
     found = []
     def unreadable(error):
         found.append(f'{os.path.relpath(error.filename, root)} {describe_os_error(error.filename, error)}')
@@ -1226,9 +1265,11 @@ KNOWN_VARIABLES = {
 
 
 def misspelt(variables):
-    """Return (name, the known name that it resembles or '') for each of *variables* that is called like ours and is not ours."""
-    names = sorted(name for name in variables if isinstance(name, str) and name.startswith(('k3s_artifact_', 'k3s_download_')))
-    return [(name, next(iter(difflib.get_close_matches(name[:80], KNOWN_VARIABLES, 1)), '')) for name in names if name not in KNOWN_VARIABLES]
+    """Return (name, the known name that it resembles or '') for each of *variables* that is called like ours and is not
+    ours."""
+    names = sorted(name for name in variables if isinstance(name, str) and name not in KNOWN_VARIABLES
+                   and name.startswith(('k3s_artifact_', 'k3s_download_')))
+    return [(name, next(iter(difflib.get_close_matches(name[:80], KNOWN_VARIABLES, 1)), '')) for name in names]
 
 
 class LookupModule(LookupBase):
@@ -1242,10 +1283,12 @@ class LookupModule(LookupBase):
     - is_binary_name(name): whether a task may ask for a K3s binary under this file name
     - binary(named): the verified binary as an :class:`Artifact`
     - archives(), archive(path): the verified image archives of the host; one of them
-    - is_archive(path), refuses_archive(path, patterns): whether a file is an image archive; why the host does not get it
+    - is_archive(path), refuses_archive(path, patterns): whether a file is an image archive; why the host does not get
+      it
     - left_out(): what lies in the folders like an archive and is none, as (name, the second half of a sentence)
     - script(path): the install script as an :class:`Artifact`, or None
-    - is_elf_executable(path), elf_arch(head), arch_of(machine): what a file, its first bytes or an answer of `uname -m` is
+    - is_elf_executable(path), elf_arch(head), arch_of(machine): what a file, its first bytes or an answer of `uname -m`
+      is
     """
 
     _expanding: set = set()
@@ -1286,10 +1329,12 @@ class LookupModule(LookupBase):
                         result[option] = self.setting(entry['name'])
         unknown = [option for option in options if option not in self.option_definitions]
         if unknown:
-            raise ArtifactError(f'host {self._name!r} asks k3s_artifact with the option {shown(unknown[0])}, which it does not '
+            raise ArtifactError(f'host {self._name!r} asks k3s_artifact with the option {shown(unknown[0])}, which it '
+                                f'does not '
                                 f'know. Its options are dir, machine, binary_map, verify and images.')
         if isinstance(result.get('dir'), (Mapping, list, tuple)) or '\0' in str(result.get('dir')):
-            raise ArtifactError(f'the artifact directory of host {self._name!r} is {shown(result["dir"])}, which is no path. '
+            raise ArtifactError(f'the artifact directory of host {self._name!r} is {shown(result["dir"])}, which is no '
+                                f'path. '
                                 f'Set k3s_artifact_dir to a folder.')
         if 'binary_map' in result:
             try:
@@ -1309,8 +1354,9 @@ class LookupModule(LookupBase):
         globs = globs.split(',') if isinstance(globs, str) else globs
         if globs is None:
             return None
-        if not isinstance(globs, (list, tuple)) or not all(isinstance(glob, str) and glob.strip() and '/' not in glob for glob in globs):
-            raise ArtifactError(f'k3s_artifact_images of host {self._name!r} is {shown(globs)}. Write a list of patterns for the names of '
+        if not isinstance(globs, (list, tuple)) or not all(isinstance(glob, str) and glob.strip() for glob in globs):
+            raise ArtifactError(f'k3s_artifact_images of host {self._name!r} is {shown(globs)}. Write a list of '
+                                f'patterns for the names of '
                                 f'files, for example ["k3s-airgap-images-*"].')
         return [glob.strip() for glob in globs]
 
@@ -1357,7 +1403,8 @@ class LookupModule(LookupBase):
         """The release that k3s_version asks for, '' where it does not."""
         version = self.setting('k3s_version') or ''
         if not isinstance(version, str):
-            raise ArtifactError(f'k3s_version of {self.host} is {shown(version)}. Write the name of a K3s release, such as "v1.31.4+k3s1".')
+            raise ArtifactError(f'k3s_version of {self.host} is {shown(version)}. Write the name of a K3s release, '
+                                f'such as "v1.31.4+k3s1".')
         return version.strip()
 
     @property
@@ -1365,16 +1412,19 @@ class LookupModule(LookupBase):
         """The artifact directory as an absolute path, or None where none is configured."""
         directory = self.get_option('dir')
         if self._circular:
-            raise ArtifactError(f'{self._circular} of {self.host} is defined by this lookup, which needs it to find the artifact '
+            raise ArtifactError(f'{self._circular} of {self.host} is defined by this lookup, which needs it to find '
+                                f'the artifact '
                                 f'directory. Name the folder in k3s_artifact_dir.')
         if directory is None:
             return None
         if not directory.strip():
-            raise ArtifactError(f'the artifact directory of {self.host} is an empty text. Set k3s_artifact_dir to a folder.')
+            raise ArtifactError(f'the artifact directory of {self.host} is an empty text. Set k3s_artifact_dir to a '
+                                f'folder.')
         places = dict.fromkeys((self._loader.path_dwim(directory), os.path.abspath(os.path.expanduser(directory))))
         root = next((place for place in places if os.path.lexists(place)), None)
         if root is None:
-            raise ArtifactError(f'the artifact directory of {self.host} does not exist: there is no {" and no ".join(places)}. '
+            raise ArtifactError(f'the artifact directory of {self.host} does not exist: there is no '
+                                f'{" and no ".join(places)}. '
                                 f'Set k3s_artifact_dir to the folder that holds the files of the K3s release.')
         try:
             os.scandir(root).close()
@@ -1408,20 +1458,25 @@ class LookupModule(LookupBase):
     def _get_directory(self):
         host, root = self.host, self.root
         if root is None:
-            raise ArtifactError(f'the folder for {host} cannot be told without an artifact directory. Set k3s_artifact_dir.')
-        folder = next((path for path in (os.path.join(root, name) for name in folders(host)) if os.path.isdir(path)), None)
+            raise ArtifactError(f'the folder for {host} cannot be told without an artifact directory. Set '
+                                f'k3s_artifact_dir.')
+        places = (os.path.join(root, name) for name in folders(host))
+        folder = next((path for path in places if os.path.isdir(path)), None)
         if folder is None:
-            raise ArtifactError(f'{root} has no folder for {host}. Make {root}/{host.arch} and put the binary (as k3s), the '
+            raise ArtifactError(f'{root} has no folder for {host}. Make {root}/{host.arch} and put the binary (as '
+                                f'k3s), the '
                                 f'image archives and k3s-install.sh for {host.arch} into it.')
         names = (K3S_ANSIBLE_NAME.get(host.machine, K3S_ANSIBLE_NAME_OF_ALL_OTHERS), 'k3s')
         path = next((path for path in (os.path.join(folder, name) for name in names) if os.path.lexists(path)), None)
         if path is None:
-            raise ArtifactError(f'{folder} does not serve {host}: k3s-ansible looks there for {" and then ".join(names)}. '
+            raise ArtifactError(f'{folder} does not serve {host}: k3s-ansible looks there for '
+                                f'{" and then ".join(names)}. '
                                 f'Rename or link the binary of the release ({host.binary}) to k3s in it.')
         try:
             self._verified(path, root)
         except ArtifactError as error:
-            raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. {self._advice(host, (path, error))}') from error
+            raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. '
+                                f'{self._advice(host, (path, error))}') from error
         if not os.path.exists(os.path.join(folder, 'k3s-install.sh')):
             display.warning(f'{folder} holds no k3s-install.sh: k3s-ansible will try to download it. '
                             f'Put the install script of the K3s release there.')
@@ -1442,7 +1497,8 @@ class LookupModule(LookupBase):
             elif path not in refused:
                 try:
                     if host.mapped and path != named and escapes(root, path):
-                        raise ArtifactError('is a link that leaves the artifact directory, which k3s_binary_map may not')
+                        raise ArtifactError('is a link that leaves the artifact directory, which k3s_binary_map may '
+                                            'not')
                     return self._verified(path, root)
                 except ArtifactError as error:
                     refused[path] = error
@@ -1453,7 +1509,8 @@ class LookupModule(LookupBase):
         raise self._no_binary(host, refused, empty)
 
     def _tries(self, host, named):
-        """Yield the files that may be the binary of *host*, best first, each with its folder; (None, folder) where that has none."""
+        """Yield the files that may be the binary of *host*, best first, each with its folder; (None, folder) where that
+        has none."""
         if named is not None:
             named = os.path.abspath(named)
             beside, name = os.path.split(named)
@@ -1473,7 +1530,8 @@ class LookupModule(LookupBase):
         return verified_binary(path, self.host, self._verify, version, root)
 
     def _versioned_binary(self, host, refused):
-        """Return the one file of the artifact directory that is called like a release with its version and is right, or None."""
+        """Return the one file of the artifact directory that is called like a release with its version and is right, or
+        None."""
         right = {}
         for folder in self._places():
             names = []
@@ -1486,13 +1544,15 @@ class LookupModule(LookupBase):
                 except ArtifactError as error:
                     refused[path] = error
         if len(right) > 1:
-            several = ', '.join(f'{artifact.source} ({artifact.version or "without a version"})' for artifact in right.values())
-            raise ArtifactError(f'several files are a K3s binary for {host}: {several}. Set k3s_version to the release that you want, or '
+            several = ', '.join(f'{found.source} ({found.version or "without a version"})' for found in right.values())
+            raise ArtifactError(f'several files are a K3s binary for {host}: {several}. Set k3s_version to the release '
+                                f'that you want, or '
                                 f'rename the right one to {host.binary}.')
         return next(iter(right.values()), None)
 
     def archives(self):
-        """Return the verified image archives that the host gets, one for each archive, sorted by name, as :class:`Artifact` s."""
+        """Return the verified image archives that the host gets, one for each archive, sorted by name, as
+        :class:`Artifact` s."""
         offered, left_out = self._offered()
         for name, why in left_out:
             warn_once(f'{name} is left out of the image archives: it {why}.')
@@ -1501,7 +1561,8 @@ class LookupModule(LookupBase):
     def left_out(self):
         """Return (path, why) of what lies in the folders like an image archive of the host and is none.
 
-        What is for another arch, is there in a better compression too, or does not match k3s_artifact_images is not among them.
+        What is for another arch, is there in a better compression too, or does not match k3s_artifact_images is not
+        among them.
         """
         return self._offered()[1]
 
@@ -1518,7 +1579,9 @@ class LookupModule(LookupBase):
                         continue
                     if part and part[1] not in names:
                         raise self._part(path, part)
-                    why = f'is a part of {part[1]}, which is there' if part else self._no_archive(path) if archive else None
+                    why = self._no_archive(path) if archive else None
+                    if part:
+                        why = f'is a part of {part[1]}, which is there'
                     if name.lower().endswith(OTHER_SUFFIXES):
                         why = f'is of a kind that K3s does not import ({", ".join(ARCHIVE_SUFFIXES)})'
                     if why:
@@ -1536,13 +1599,15 @@ class LookupModule(LookupBase):
         return not archs or self.host.archive_arch in archs
 
     def _check_globs(self, globs, folders_of_host):
-        """Raise where a pattern of k3s_artifact_images matches no archive of the host, nor one in a folder of another arch."""
+        """Raise where a pattern of k3s_artifact_images matches no archive of the host, nor one in a folder of another
+        arch."""
         root = os.path.dirname(folders_of_host[0]) if self.root is None and folders_of_host else self.root
         others = [os.path.join(root, name) for name in self._names_in(root)] if root else []
         for glob in globs:
             places = (*folders_of_host, *(place for place in others if os.path.isdir(place)))
             if not any(fnmatch.fnmatch(name, glob) for place in places for name in self._names_in(place)):
-                raise ArtifactError(f'k3s_artifact_images of {self.host} has the pattern {shown(glob)}, which no file in '
+                raise ArtifactError(f'k3s_artifact_images of {self.host} has the pattern {shown(glob)}, which no file '
+                                    f'in '
                                     f'{" or ".join(folders_of_host)} matches. Correct it, or put the archive there.')
 
     def is_binary_name(self, name):
@@ -1550,7 +1615,8 @@ class LookupModule(LookupBase):
         return name in BINARY_NAMES or name in map(os.path.basename, self.get_option('binary_map').values())
 
     def is_archive(self, path):
-        """Tell whether the file *path* is an image archive, by what is in it, or by its name where that cannot be told."""
+        """Tell whether the file *path* is an image archive, by what is in it, or by its name where that cannot be
+        told."""
         name = os.path.basename(path)
         return bool(ARCHIVE_PART.fullmatch(name) or split_archive(name) and not self._no_archive(path))
 
@@ -1566,7 +1632,8 @@ class LookupModule(LookupBase):
         return held.why if held.kind in ('other', 'no tar') else None
 
     def script(self, path=None):
-        """Return the install script as an :class:`Artifact`: *path*, else k3s-install.sh of the host's folders; None without one."""
+        """Return the install script as an :class:`Artifact`: *path*, else k3s-install.sh of the host's folders; None
+        without one."""
         places = [path] if path else [os.path.join(place, 'k3s-install.sh') for place in self._places()]
         path = next((place for place in places if os.path.lexists(place)), path)
         if path is None:
@@ -1574,7 +1641,8 @@ class LookupModule(LookupBase):
         try:
             return verified_script(path, self.host, self._verify, self.root)
         except ArtifactError as error:
-            raise ArtifactError(f'the install script {path} for {self.host} {error}. Replace it by https://get.k3s.io of the same '
+            raise ArtifactError(f'the install script {path} for {self.host} {error}. Replace it by https://get.k3s.io '
+                                f'of the same '
                                 f'K3s release.') from error
 
     def knows_machine(self):
@@ -1630,13 +1698,15 @@ class LookupModule(LookupBase):
         try:
             return verified_archive(path, self.host, self._verify, self.root)
         except ArtifactError as error:
-            advice = 'If it is for other hosts, put their architecture into its name.' if error.kind == 'platform' else (
-                'Replace it by that of the K3s release.')
+            advice = 'Replace it by that of the K3s release.'
+            if error.kind == 'platform':
+                advice = 'If it is for other hosts, put their architecture into its name.'
             raise ArtifactError(f'the image archive {path} for {self.host} {error}. {advice}') from error
 
     def _part(self, path, part):
         whole = os.path.join(os.path.dirname(path), part[1])
-        return ArtifactError(f'{path} for {self.host} is a part of an image archive, which K3s does not import. Join the parts: cat {whole}.* > '
+        return ArtifactError(f'{path} for {self.host} is a part of an image archive, which K3s does not import. Join '
+                             f'the parts: cat {whole}.* > '
                              f'{whole}, and take them out of the folder.')
 
     # --- candidates and messages
@@ -1660,7 +1730,8 @@ class LookupModule(LookupBase):
                                 f'Make it readable.') from error
 
     def _first_candidate(self, host, root):
-        """Return the first candidate that exists and its folder; without *root* it is searched for. (None, root) for none."""
+        """Return the first candidate that exists and its folder; without *root* it is searched for. (None, root) for
+        none."""
         if root is None:
             path, candidate = self._search(host)
             return path, path[:-len(candidate)] if path else None
@@ -1684,15 +1755,19 @@ class LookupModule(LookupBase):
             there = '; '.join(f'in {root} {listing(root)}' for root in places if os.path.isdir(root))
             where = ' or '.join(places) or 'the files folders (no artifact directory is configured)'
             text = f'none of {", ".join(candidates(host))} is in {where}' + (f' ({there})' if there else '')
-        return ArtifactError(f'no K3s binary for {host}: {text}. {self._advice(host, next(iter(refused.items()), None))}')
+        return ArtifactError(f'no K3s binary for {host}: {text}. '
+                             f'{self._advice(host, next(iter(refused.items()), None))}')
 
     @staticmethod
     def _advice(host, refused):
         if refused is None:
-            return (f'Put {host.binary} of the K3s release into the artifact directory, or set k3s_artifact_dir to the folder '
+            return (f'Put {host.binary} of the K3s release into the artifact directory, or set k3s_artifact_dir to the '
+                    f'folder '
                     f'that holds it.')
         if refused[1].kind == 'list':
             return f'Put sha256sum-{host.arch}.txt of the same K3s release beside it.'
         if refused[1].kind == 'version':
-            return f'Put {host.binary} of the release that you want in its place, or set k3s_version to the one that is there.'
-        return f'Replace it by {host.binary} of the K3s release, or put that into the folder {host.arch}/ of the artifact directory.'
+            return (f'Put {host.binary} of the release that you want in its place, or set k3s_version to the one that '
+                    f'is there.')
+        return (f'Replace it by {host.binary} of the K3s release, or put that into the folder {host.arch}/ of the '
+                f'artifact directory.')

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import time
 
 import pytest
 
 import support
+from standin import Standin
 
 NATIVE = support.NATIVE
 FOREIGN = 'arm64' if NATIVE == 'amd64' else 'amd64'
@@ -139,8 +141,8 @@ def test_facts_decide_and_the_node_is_asked_where_there_are_none(tmp_path):
         assert installed(tmp_path, host).read_bytes() == support.program()
         assert run.result(host, 'stage')['k3s_artifact']['machine'] == support.MACHINES[NATIVE]
     refused = run.result('stale', 'stage')
-    assert failed(run, 'stale', 'stage') and 'Gather its facts again' in refused['msg'] and 'Nothing was sent' in refused['msg']
-    assert repr(support.MACHINES[NATIVE]) in refused['msg'] and support.MACHINES[FOREIGN] in refused['msg']
+    assert failed(run, 'stale', 'stage') and 'Gather its facts again' in refused['msg'] and 'Nothing was changed' in refused['msg']
+    assert f"stale: it says that it is '{support.MACHINES[NATIVE]}', its facts say {support.MACHINES[FOREIGN]}" in refused['msg']
     assert not installed(tmp_path, 'stale').exists() and not beside(tmp_path, 'stale')
     assert run.result('arm', 'for s390x')['k3s_artifact']['arch'] == 's390x'
     assert (support.elf_arch(installed(tmp_path, 'arm')), support.elf_arch(installed(tmp_path, 's390x'))) == ('arm', 's390x')
@@ -267,24 +269,30 @@ def test_a_node_that_cannot_take_the_file_is_left_as_it_was(tmp_path):
 
 
 def test_a_binary_that_the_node_cannot_run_does_not_replace_the_old_one(tmp_path):
-    """k3s_artifact_probe: false installs it unasked; another release than k3s_version is a warning, not an error."""
+    """k3s_artifact_probe: false installs it unasked."""
     paths = airgap(tmp_path, support.program('no luck', status=1))
     (tmp_path / 'good').mkdir()
     (tmp_path / 'good' / BINARY).write_bytes(support.program())
     hosts = {'probed': native(tmp_path, 'probed', OLD), 'unprobed': native(tmp_path, 'unprobed', OLD, k3s_artifact_probe=False),
-             'plain': native(tmp_path, 'plain', OLD),
-             'other-version': native(tmp_path, 'other-version', OLD, k3s_version='v1.30.0+k3s1', source=str(tmp_path / 'good')),
-             'same-version': native(tmp_path, 'same-version', OLD, k3s_version='v1.31.4+k3s1', source=str(tmp_path / 'good'))}
-    run = stage(tmp_path, hosts, {'name': 'stage', 'copy': {'src': '{{ source | default("%s") }}/%s' % (tmp_path / 'airgap', BINARY),
-                                                            'mode': '{{ "0640" if inventory_hostname == "plain" else omit }}'}})
+             'plain': native(tmp_path, 'plain', OLD)}
+    run = stage(tmp_path, hosts, {'name': 'stage', 'copy': {'src': str(paths[NATIVE]), 'mode': '{{ "0640" if inventory_hostname == "plain" else omit }}'}})
     refused = run.result('probed', 'stage')
     assert 'the node cannot run the new binary (exit status 1: no luck)' in refused['msg'] and 'is still there' in refused['msg']
     assert installed(tmp_path, 'probed').read_bytes() == OLD and beside(tmp_path, 'probed') == []
     for host in ('unprobed', 'plain'):  # one that nobody may run is not run
         assert installed(tmp_path, host).read_bytes() == paths[NATIVE].read_bytes()
-    words = ' '.join(run.output.split())
-    assert 'other-version got K3s v1.31.4+k3s1, k3s_version says v1.30.0+k3s1' in words and 'same-version got K3s' not in words
-    assert run.result('other-version', 'stage')['k3s_artifact']['version'] == 'v1.31.4+k3s1'
+
+
+def test_a_binary_of_another_release_than_k3s_version_is_an_error_before_anything_is_sent(tmp_path):
+    paths = airgap(tmp_path)
+    hosts = {'other': native(tmp_path, 'other', OLD, k3s_version='v1.30.0+k3s1'), 'same': native(tmp_path, 'same', OLD, k3s_version='v1.31.4+k3s1')}
+    run = stage(tmp_path, hosts, {'name': 'check', 'copy': {'src': str(paths[NATIVE])}, 'check_mode': True}, {'name': 'stage', 'copy': {'src': str(paths[NATIVE])}})
+    for task in ('check', 'stage'):
+        assert failed(run, 'other', task), run.output
+        assert 'v1.31.4+k3s1' in run.result('other', task)['msg'] and 'v1.30.0+k3s1' in run.result('other', task)['msg']
+    assert installed(tmp_path, 'other').read_bytes() == OLD and beside(tmp_path, 'other') == []
+    assert run.result('same', 'stage')['k3s_artifact']['version'] == 'v1.31.4+k3s1'
+    assert installed(tmp_path, 'same').read_bytes() == support.program()
 
 
 @pytest.mark.parametrize('path', ['short path', 'copy of ansible-core'])
@@ -301,68 +309,150 @@ def test_a_file_that_changes_after_it_was_verified_is_not_installed(tmp_path, pa
     assert not [name for name in beside(tmp_path) if name.endswith('.part')]
 
 
-# --- partial files
+# --- partial files. Over ssh a transfer is continued; files of which no beginning is known go whole.
 
 
-def partial_name(path, name='k3s'):
-    return f'.k3s-artifact.{name}.{support.sha256(path)}.part'
+NOBODY = 2 ** 22 + 5  # more than the number of any process
+
+
+def leave(folder, source, content, pid=NOBODY, digest=None, age=0, base='k3s'):
+    """Leave a partial file, of the process *pid*, of the file *source* in a folder; return its path."""
+    path = folder / f'.k3s-artifact.{base}.{digest or support.sha256(source)}.{pid}.part'
+    path.write_bytes(content)
+    path.chmod(0o600)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def sent(standin, host):
+    """Return how many bytes went to a host."""
+    return sum(call['bytes'] for call in standin.calls() if call['host'] == host)
 
 
 def test_a_partial_file_is_continued_only_if_it_is_the_beginning_of_the_file(tmp_path):
-    """A second link to each partial file tells whether the installed file is that one or a new one."""
-    body = os.urandom(300_000)
+    """What was sent tells; a second link to each partial file tells whether the installed file is that one or a new one."""
+    standin, body = Standin(tmp_path), os.urandom(300_000)
     right = support.program(body=body)
     paths = airgap(tmp_path, right)
     prefixes = {'continued': right[:200_000], 'damaged': right[:65536] + b'damaged' + right[65543:200_000], 'too-long': right + b'x' * 65536,
                 'whole': right, 'shorter-than-a-block': right[:1000], 'too-old': right[:200_000]}
-    hosts = {host: native(tmp_path, host, OLD) for host in prefixes}
+    hosts = {host: standin.host(host, support.MACHINES[NATIVE], OLD) for host in prefixes}
     for host, content in prefixes.items():
-        part = tmp_path / host / 'bin' / partial_name(paths[NATIVE])
-        part.write_bytes(content)
-        part.chmod(0o600)
-        os.link(part, tmp_path / host / 'witness')
-        if host == 'too-old':
-            os.utime(part, (time.time() - 2 * 86400,) * 2)
-        for number, age in enumerate((0, 2 * 86400)):  # of another digest: of now, and of the day before yesterday
-            other = tmp_path / host / 'bin' / f'.k3s-artifact.k3s.{str(number) * 64}.part'
-            other.write_bytes(b'of another digest')
-            os.utime(other, (time.time() - age,) * 2)
-        (tmp_path / host / 'bin' / 'not-ours.part').write_text('keep')
-    run = stage(tmp_path, hosts, {'name': 'stage', 'copy': {'src': str(paths[FOREIGN])}})
-    for host in hosts:
-        assert installed(tmp_path, host).read_bytes() == right, run.output
-        assert beside(tmp_path, host) == ['not-ours.part'], host
-    continued = {host for host in hosts if installed(tmp_path, host).stat().st_ino == (tmp_path / host / 'witness').stat().st_ino}
-    assert {'continued', 'whole'} <= continued
-    assert not {'damaged', 'too-old', 'too-long'} & continued
+        folder = standin.installed(host).parent
+        part = leave(folder, paths[NATIVE], content, age=2 * 86400 if host == 'too-old' else 0)
+        os.link(part, standin.nodes / host / 'witness')
+        leave(folder, paths[NATIVE], b'of another digest', digest='0' * 64)
+        leave(folder, paths[NATIVE], b'of another file, of the day before yesterday', digest='1' * 64, base='other', age=2 * 86400)
+        leave(folder, paths[NATIVE], b'of another digest, of a process that lives', digest='2' * 64, pid=os.getpid())
+        (folder / 'not-ours.part').write_text('keep')
+    run = standin.stage(hosts, {'name': 'stage', 'copy': {'src': str(paths[FOREIGN])}}, arguments=['--forks', '2'])
     assert run.rc == 0, run.output
+    for host in hosts:
+        assert standin.installed(host).read_bytes() == right, host
+        assert standin.beside(host) == [f'.k3s-artifact.k3s.{"2" * 64}.{os.getpid()}.part', 'not-ours.part'], host
+    continued = {host for host in hosts if standin.installed(host).stat().st_ino == (standin.nodes / host / 'witness').stat().st_ino}
+    assert continued == {'continued', 'whole'}
+    for host, there in (('continued', 200_000 // 65536 * 65536), ('whole', len(right)), ('damaged', 0), ('too-long', 0), ('too-old', 0)):
+        assert len(right) - there <= sent(standin, host) < len(right) - there + 1000, host
+        assert run.result(host, 'stage')['k3s_artifact']['bytes_to_send'] == len(right) - there
 
 
 def test_a_transfer_that_breaks_off_leaves_a_partial_file_that_the_next_run_continues(tmp_path):
     """For an archive it is outside the folder that K3s watches, and neither has the suffix of an archive nor can be run."""
-    right = support.program(body=os.urandom(5 << 20))
+    standin, megabyte = Standin(tmp_path), 1 << 20
+    right = support.program(body=os.urandom(5 * megabyte))
     paths = airgap(tmp_path, right)
-    archive = tmp_path / 'airgap' / 'k3s-airgap-images.tar.zst'
-    archive.write_bytes(b'\x28\xb5\x2f\xfd' + os.urandom(5 << 20))
-    agent = tmp_path / 'node' / 'agent'
-    tasks = [{'name': 'binary', 'copy': {'src': str(paths[NATIVE])}}, {'name': 'archive', 'copy': {'src': str(archive), 'dest': '{{ node }}/agent/images/'}}]
-    hosts = {'node': native(tmp_path, before=OLD)}
+    archive = tmp_path / 'airgap' / f'k3s-airgap-images-{NATIVE}.tar.zst'
+    archive.write_bytes(b'\x28\xb5\x2f\xfd' + os.urandom(5 * megabyte))
+    agent = standin.nodes / 'node' / 'agent'
+    hosts = {'node': standin.host('node', support.MACHINES[NATIVE], OLD)}
     (agent / 'images').mkdir(parents=True)
-    full = on_path(tmp_path, 'dd', 'case $* in *seek=0*|*if=*) exec $real "$@" ;; *) head -c 65536 | $real "$@"; echo No space left >&2; exit 1 ;; esac')
-    run = stage(tmp_path, hosts, *tasks, env=full)
-    parts = [tmp_path / 'node' / 'bin' / partial_name(paths[NATIVE]), agent / partial_name(archive, archive.name)]
-    for name, part in zip(('binary', 'archive'), parts):
+    tasks = [{'name': 'binary', 'copy': {'src': str(paths[NATIVE])}, 'ignore_errors': True},
+             {'name': 'archive', 'copy': {'src': str(archive), 'dest': f'{agent}/images/'}, 'ignore_errors': True}]
+    standin.program('node', 'dd', 'case $* in *seek=0*count=*|*seek=*count=*fsync*) head -c 3000000 | $real of="${1#of=}" bs=65536 conv=notrunc; '
+                    'echo No space left >&2; exit 1 ;; *) exec $real "$@" ;; esac')
+    run = standin.stage(hosts, *tasks)
+    parts = {}
+    for name, folder in (('binary', standin.installed('node').parent), ('archive', agent)):
         assert 'cannot be written on the node: ' in run.result('node', name)['msg'], run.output
-        assert 'No space left' in run.result('node', name)['msg']
-        assert 0 < part.stat().st_size < 5 << 20 and not part.stat().st_mode & 0o111
-        os.link(part, tmp_path / 'node' / name)
-    assert installed(tmp_path).read_bytes() == OLD and os.listdir(agent / 'images') == []
-    run = stage(tmp_path, hosts, *tasks)
+        assert 'No space left' in run.result('node', name)['msg'] and 'is still there' in run.result('node', name)['msg']
+        [parts[name]] = folder.glob('.k3s-artifact.*.part')
+        assert 2_900_000 < parts[name].stat().st_size < 5 * megabyte and parts[name].stat().st_mode & 0o777 == 0o600
+        os.link(parts[name], standin.nodes / 'node' / name)
+    assert standin.installed('node').read_bytes() == OLD and os.listdir(agent / 'images') == []
+    standin.program('node', 'dd', 'exec $real "$@"')
+    standin.forget()
+    run = standin.stage(hosts, *tasks)
     assert run.rc == 0, run.output
-    for name, source, target in (('binary', paths[NATIVE], installed(tmp_path)), ('archive', archive, agent / 'images' / archive.name)):
+    for name, source, target in (('binary', paths[NATIVE], standin.installed('node')), ('archive', archive, agent / 'images' / archive.name)):
         assert target.read_bytes() == source.read_bytes()
-        assert target.stat().st_ino == (tmp_path / 'node' / name).stat().st_ino
-    assert [beside(tmp_path), os.listdir(agent)] == [[], ['images']]
+        assert target.stat().st_ino == (standin.nodes / 'node' / name).stat().st_ino
+    assert sent(standin, 'node') < 2 * 3 * megabyte
+    assert [standin.beside('node'), os.listdir(agent)] == [[], ['images']]
+
+
+# --- what check mode says is what the run then does
+
+
+def a_state(chance, folder, paths):
+    """Put a node's folder into a state by chance; return the arguments of the task on it and the variables of the host."""
+    right = paths[NATIVE].read_bytes()
+    target = folder / 'bin' / 'k3s'
+    make = {
+        'absent': lambda: None, 'same': lambda: target.write_bytes(right), 'different': lambda: target.write_bytes(OLD + b'x' * chance.choice([0, len(right) - len(OLD)])),
+        'foreign': lambda: target.write_bytes(paths[FOREIGN].read_bytes()), 'text': lambda: target.write_bytes(b'#!/bin/sh'), 'directory': target.mkdir,
+        'pipe': lambda: os.mkfifo(target), 'dangling': lambda: target.symlink_to('nowhere'),
+        'link': lambda: ((folder / 'real').write_bytes(right), target.symlink_to(folder / 'real')), 'to a directory': lambda: target.symlink_to('.'),
+        'newer': lambda: target.write_bytes(support.program('k3s version v1.99.0+k3s1 (newer)')),
+    }
+    state = chance.choice(sorted(make))
+    make[state]()
+    if target.is_file():
+        target.chmod(chance.choice([0o755, 0o755, 0o600, 0o4755]))
+    if chance.random() < 0.5:
+        content = chance.choice([right[:70_000], right, right + b'more', b'X' + right[1:70_000]])
+        leave(folder / 'bin', paths[NATIVE], content, pid=chance.choice([NOBODY, os.getpid()]))
+    if chance.random() < 0.2:
+        (folder / 'bin').rename(folder / 'other')
+        (folder / 'bin').symlink_to('other')
+    arguments = {'src': str(paths[chance.choice(sorted(paths))]), 'mode': chance.choice(['0755', '0755', '0700']), 'dest': '{{ k3s_artifact_dest }}'}
+    if chance.random() < 0.3:
+        arguments['owner'] = chance.choice([pwd.getpwuid(os.getuid()).pw_name, os.getuid()])
+    machine = {} if chance.random() < 0.8 else {'ansible_architecture': support.MACHINES[FOREIGN]}
+    return state, arguments, {**machine, **({'k3s_artifact_downgrade': True} if chance.random() < 0.2 else {})}
+
+
+@pytest.mark.parametrize('connection', ['ssh', 'local'])
+@pytest.mark.parametrize('seed', range(int(os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES', 20)) // 10))
+def test_what_check_mode_says_is_what_the_run_then_does_and_the_next_run_does_nothing(tmp_path, connection, seed):
+    standin, chance = Standin(tmp_path), random.Random(f'{seed} {connection}')
+    paths = airgap(tmp_path, support.program(body=os.urandom(200_000)))
+    hosts, states, before = {}, {}, {}
+    for number in range(10):
+        host = f'n{number}'
+        hosts[host] = standin.host(host, support.MACHINES[NATIVE], ansible_connection=connection)
+        states[host], arguments, variables = a_state(chance, standin.nodes / host, paths)
+        hosts[host].update(arguments=arguments, **variables)
+    task = {'name': 'stage', 'copy': '{{ arguments }}', 'ignore_errors': True}
+    for host in hosts:
+        before[host] = {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in sorted((standin.nodes / host).rglob('*'))}
+    check = standin.stage(hosts, task, arguments=['--check'])
+    for host in hosts:
+        assert before[host] == {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in sorted((standin.nodes / host).rglob('*'))}
+    real, again = standin.stage(hosts, task), standin.stage(hosts, task)
+    for host in hosts:
+        said, done, then = (run.result(host, 'stage') for run in (check, real, again))
+        case = (seed, host, states[host], hosts[host], said, done)
+        assert (said.get('failed', False), said['changed']) == (done.get('failed', False), done['changed']), case
+        assert then['changed'] is False and then.get('failed', False) == done.get('failed', False), case
+        if done.get('failed'):
+            assert said['msg'] == done['msg'], case
+            continue
+        for key in ('installed', 'action', 'bytes_to_send', 'source', 'sha256'):
+            assert said['k3s_artifact'][key] == done['k3s_artifact'][key], (key, *case)
+        assert (said['mode'], said['size'], said['dest'], said['checksum']) == (done['mode'], done['size'], done['dest'], done['checksum']), case
+        assert standin.installed(host).read_bytes() == paths[NATIVE].read_bytes() and not standin.installed(host).is_symlink()
+        assert f'{standin.installed(host).stat().st_mode & 0o7777:04o}' == hosts[host]['arguments']['mode']
 
 
 # --- image archives

@@ -78,7 +78,7 @@ CASES = {
     'a missing k3s to elsewhere': Case({'src': SRC + 'absent/k3s', 'dest': NODE + 'k3s'}),
     'content for the install path': Case({'content': '#!/bin/sh\n', 'dest': NODE + 'bin/k3s', 'mode': '0755'}, {'bin': {}}, INSTALL_PATH),
     'a k3s from the node itself': Case({'src': NODE + 'k3s', 'dest': NODE + 'bin/k3s', 'remote_src': True}, {'k3s': 'x', 'bin': {}}, INSTALL_PATH),
-    'a program of another name': Case({'src': SRC + 'program', 'dest': NODE + 'bin/k3s'}, {'bin': {}}, INSTALL_PATH),
+    'a program of another name to elsewhere': Case({'src': SRC + 'program', 'dest': NODE + 'bin/program'}, {'bin': {}}, INSTALL_PATH),
     'a k3s and content': Case({'src': SRC + 'release/k3s', 'content': 'x', 'dest': NODE + 'x'}),
     'an archive to elsewhere': Case({'src': SRC + f'k3s-airgap-images-{FOREIGN}.tar.zst', 'dest': NODE}),
     'a hidden archive to the images': Case({'src': SRC + '.hidden.tar', 'dest': NODE + 'agent/images/'}, {'agent': {'images': {}}}),

@@ -8,7 +8,9 @@ The lookup runs as Ansible loads it, on real files. K3S_ARTIFACT_FUZZ_EXAMPLES s
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import os
 import shutil
 import sys
@@ -265,12 +267,20 @@ LINES = st.one_of(st.text(max_size=90),
                             st.sampled_from([' ', '  ', ' *', '\t', '']), st.one_of(st.just('k3s'), st.text(max_size=12)), st.sampled_from(['\n', '\r\n', '', '\x0b', '\u2028'])))
 
 
-@examples(300)
-@given(st.lists(LINES, max_size=4).map(''.join))
-@example(f'{"a1" * 32}  k3s\u202e\n{"b2" * 32}  k3s\u202e\n')
-def test_reading_a_checksum_list_gives_digests_or_the_own_error(text):
+ARMOUR = '-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{}\n-----BEGIN PGP SIGNATURE-----\n\n-----END PGP SIGNATURE-----\n'
+TEXTS = st.lists(LINES, max_size=4).map(''.join).flatmap(lambda text: st.sampled_from([text, ARMOUR.format(text)]))
+LISTS = st.one_of(st.binary(max_size=200), st.builds(lambda text, encoding: text.encode(encoding, 'replace'), TEXTS,
+                                                     st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be', 'latin-1'])))
+
+
+@examples(400)
+@given(LISTS)
+@example(f'{"a1" * 32}  k3s\u202e\n{"b2" * 32}  k3s\u202e\n'.encode())
+@example(b'\xff\xfe')
+@example(b'\0')
+def test_reading_a_checksum_list_gives_digests_or_the_own_error(data):
     try:
-        known = k3s.parse_checksum_list(text)
+        known = k3s.parse_checksum_list(data)
     except k3s.ArtifactError as error:
         assert str(error).startswith(('is ', 'names '))
         assert str(error).isprintable()
@@ -278,7 +288,19 @@ def test_reading_a_checksum_list_gives_digests_or_the_own_error(text):
         assert known
         for name, digest in known.items():
             assert digest.lower() == digest and len(digest) == 64 and int(digest, 16) >= 0
-            assert name.strip() and digest in text.lower()
+            assert name.strip() and '/' not in name
+
+
+@examples(100)
+@given(digest=st.text('0123456789abcdefABCDEF', min_size=64, max_size=64), name=st.text(st.characters(blacklist_categories=['Cs', 'Cc', 'Z']), min_size=1, max_size=20),
+       form=st.sampled_from(['{d}  {n}', '{d} *{n}', '{d}  ./{n}', '{d}  /srv/{n}', 'SHA256 ({n}) = {d}']), encoding=st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
+def test_the_list_that_lookup_and_download_read_is_the_same(digest, name, form, encoding):
+    if '/' in name or name.startswith('*'):
+        return
+    data = (form.format(d=digest, n=name) + '\r\n').encode(encoding)
+    with folder() as root:
+        (root / 'sha256sum.txt').write_bytes(data)
+        assert k3s.expected_digest(str(root / name[:5]), 'arm64', [name])[0] == k3s.parse_checksum_list(data)[name] == digest.lower()
 
 
 @examples(200)
@@ -286,7 +308,63 @@ def test_reading_a_checksum_list_gives_digests_or_the_own_error(text):
 def test_an_archive_is_for_at_most_one_arch(name):
     archive = k3s.split_archive(name + '.tar')
     if archive:
-        stem, suffix, arch = archive
+        stem, suffix, archs = archive
         assert stem + suffix == name + '.tar'
         assert [other for other in support.MACHINES if k3s.choose_archives([('/d', [name + '.tar'])], other)] \
-            == ([other for other in support.MACHINES if arch in (None, other)])
+            == [other for other in support.MACHINES if not archs or other in archs]
+
+
+# --- (d) folders as people have them ----------------------------------------------------------------------------------
+
+ANY_NAMES = st.builds(lambda *words: '-'.join(word for word in words if word) or 'x', st.sampled_from(['k3s', 'K3S', 'rke2']),
+                      st.sampled_from(['', 'v1.31.4+k3s1', 'v1.30.8+k3s1']), st.sampled_from(['', *k3s.ARCH_WORDS, 'AMD64']), st.sampled_from(['', 'old', 'v1.31.4+k3s1']))
+PROGRAMS = st.builds(lambda arch, version: support.elf(arch, version.encode() + b'\0'), st.sampled_from(sorted(support.ELF)),
+                     st.sampled_from(['v1.31.4+k3s1', 'v1.30.8+k3s1', 'v9', '']))
+
+
+@examples(200)
+@given(contents=st.dictionaries(ANY_NAMES, st.one_of(PROGRAMS, CONTENTS.filter(bool)), min_size=1, max_size=8), pick=st.integers(0, 7),
+       arch=st.sampled_from(sorted(support.MACHINES)), version=st.sampled_from(['', 'v1.31.4+k3s1']), configured=st.booleans())
+@example(contents={'k3s-v1.31.4+k3s1-amd64': support.elf('amd64')}, pick=0, arch='arm', version='', configured=False)
+def test_whatever_a_task_names_the_program_is_for_the_host_or_it_is_an_error(contents, pick, arch, version, configured):
+    with folder() as root:
+        for name, data in contents.items():
+            (root / name).write_bytes(data)
+        named = sorted(contents)[pick % len(contents)]
+        variables = {'inventory_hostname': 'node', 'k3s_artifact_machine': support.MACHINES[arch], 'k3s_version': version}
+        if configured:
+            variables['airgap_dir'] = str(root)
+        templar = Templar(loader=DATA_LOADER, variables=variables)
+        lookup = lookup_loader.get('k3s_artifact', loader=DATA_LOADER, templar=templar).prepare(variables)
+        try:
+            artifact = lookup.binary(str(root / named))
+        except k3s.ArtifactError as error:
+            assert "host 'node'" in str(error)
+        else:
+            assert root in Path(artifact.source).parents
+            assert support.elf_arch(artifact.source) == arch
+            assert not version or artifact.version in (version, '')  # without one it is used with a warning
+
+
+TARS = {'images': support.image_archive(*support.MACHINES), 'chart': support.tar([('chart/Chart.yaml', b'')]), 'text': b'text', 'cut': support.image_archive('arm64')[:700]}
+PACKERS = {'.tar': bytes, '.tar.gz': gzip.compress, '.tgz': gzip.compress, '.tar.zst': support.zst, '.tar.bz2': bz2.compress}
+
+
+@examples(60)
+@given(files=st.dictionaries(st.tuples(st.sampled_from(['k3s-airgap-images-arm64', 'k3s-airgap-images', 'mine', 'mine-arm64-v2', 'chart', 'mine-amd64']),
+                                       st.sampled_from(sorted(PACKERS))), st.sampled_from(sorted(TARS)), max_size=6), vouched=st.booleans())
+def test_no_archive_without_an_image_manifest_is_chosen(files, vouched):
+    with folder() as root:
+        for (name, suffix), kind in files.items():
+            (root / (name + suffix)).write_bytes(PACKERS[suffix](TARS[kind]))
+        if vouched and files:
+            (root / 'SHA256SUMS').write_text(''.join(f'{support.sha256(path)}  {path.name}\n' for path in root.iterdir()))
+        try:
+            chosen = ask('images', inventory_hostname='node', k3s_artifact_machine='aarch64', airgap_dir=str(root))
+        except k3s.ArtifactError as error:
+            assert "host 'node'" in str(error)
+        else:
+            kinds = {name + suffix: kind for (name, suffix), kind in files.items()}
+            # A released archive that a list vouches for is what K3s has published, even where it cannot be unpacked here.
+            assert all(kinds[Path(path).name] == 'images' or vouched and kinds[Path(path).name] in ('cut', 'text') for path in chosen)
+            assert not any('amd64' in Path(path).name for path in chosen)

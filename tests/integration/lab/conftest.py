@@ -4,6 +4,7 @@
 """Fixtures for tests on real nodes. The lab itself is started and ended by `make lab`."""
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from lab import LAB_VARIABLE, Lab, LabError  # noqa: E402
+from lab_site import RATE, SMALL, Site  # noqa: E402
 
 
 @pytest.fixture(scope='session', name='lab')
@@ -75,6 +77,35 @@ def fixture_short():
     """A folder with a short path: that of a socket may have 108 characters."""
     with tempfile.TemporaryDirectory(prefix='k3s-') as folder:
         yield Path(folder)
+
+
+@pytest.fixture(name='site')
+def fixture_site(lab, tmp_path, extra_nodes):
+    """A function that gives the :class:`Site` of a node of a kind, as new."""
+    sites = []
+
+    def give(kind, size=SMALL):
+        node, = extra_nodes(kind)
+        if node.rate:
+            node.throttle(RATE)
+        sites.append(Site(lab, tmp_path, node, size))
+        return sites[-1]
+
+    yield give
+    for each in sites:
+        each.node.reset()
+        shutil.rmtree(each.controls)
+
+
+@pytest.fixture(scope='session', name='injected')
+def fixture_injected(request):
+    """The names of the faults that were injected and held; their number is printed at the end."""
+    names = []
+    yield names
+    plugins = request.config.pluginmanager
+    with plugins.get_plugin('capturemanager').global_and_fixture_disabled():
+        plugins.get_plugin('terminalreporter').write_line(
+            f'\n{len(names)} faults injected on real nodes; each time the old K3s was intact and the next run complete')
 
 
 def as_new(node):

@@ -13,18 +13,22 @@ from pathlib import Path
 
 from lab_system import LabError, home, mount, mounts, run, stage, unmount_all
 
-RECIPE = 1  # raise it when a function below makes a different root
+RECIPE = 2  # raise it when a function below makes a different root
 PACKAGES = ('base-files', 'base-passwd', 'bash', 'coreutils', 'dash', 'debianutils', 'diffutils', 'findutils', 'grep',
             'gzip', 'hostname', 'libc-bin', 'mawk', 'mount', 'ncurses-base', 'procps', 'sed', 'tar', 'util-linux',
             'acl', 'e2fsprogs', 'libpam-modules', 'python3', 'rsync', 'sudo')
+LOGIN_SHELLS = {'tcsh': '/usr/bin/tcsh', 'fish': '/usr/bin/fish', 'zsh': '/usr/bin/zsh', 'mksh': '/usr/bin/mksh',
+                'yash': '/usr/bin/yash',
+                'posh': '/usr/bin/posh'}  # there is a user for each, who has its name; on the amd64 nodes alone
 KINDS = {
-    'amd64': ('amd64', PACKAGES),
+    'amd64': ('amd64', (*PACKAGES, *LOGIN_SHELLS, 'opendoas', 'libpam-modules-bin', 'passwd')),
     'arm64': ('arm64', PACKAGES),
     'armhf': ('armhf', PACKAGES),
     'busybox': ('amd64', ('busybox-static',)),
 }
 ADMIN, GUEST = 'admin', 'guest'
-USERS = {'root': (0, '/root'), ADMIN: (2001, '/home/admin'), GUEST: (2002, '/home/guest')}
+USERS = {'root': (0, '/root'), ADMIN: (2001, '/home/admin'), GUEST: (2002, '/home/guest'),
+         **{name: (2101 + index, f'/home/{name}') for index, name in enumerate(LOGIN_SHELLS)}}
 
 
 def prepare(kinds):
@@ -71,14 +75,15 @@ def stamp_of(kind, suite):
 
 def recipe(kind, suite):
     """A digest of everything that decides what a root contains."""
-    facts = [RECIPE, kind, suite, KINDS[kind], USERS]
+    facts = [RECIPE, kind, suite, KINDS[kind], USERS, LOGIN_SHELLS]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def is_current(kind, suite):
     """Whether there is a complete root made by today's recipe."""
     stamp = stamp_of(kind, suite)
-    return stamp.is_file() and stamp.read_text(encoding='ascii') == recipe(kind, suite) and root_of(kind, suite).is_dir()
+    return stamp.is_file() and stamp.read_text(encoding='ascii') == recipe(kind, suite) and root_of(kind,
+                                                                                                    suite).is_dir()
 
 
 def build(kind, suite, mirror):
@@ -124,6 +129,10 @@ def finish_debian(root):
         shutil.copyfile(root / f'usr/share/base-passwd/{name}.master', root / 'etc' / name)
     permit = 'auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_permit.so\n'
     (root / 'etc/pam.d/sudo').write_text(permit, encoding='ascii')
+    for name in ('doas', 'su'):
+        (root / f'etc/pam.d/{name}').write_text('auth sufficient pam_rootok.so\nauth required pam_unix.so\n'
+                                                'account required pam_permit.so\nsession required pam_permit.so\n',
+                                                encoding='ascii')
     rule = root / 'etc/sudoers.d/admin'
     rule.write_text(f'{ADMIN} ALL=(ALL:ALL) NOPASSWD: ALL\n', encoding='ascii')
     rule.chmod(0o440)
@@ -140,7 +149,8 @@ def compile_library(root, helper):
         (helper / place[1:]).mkdir(parents=True, exist_ok=True)
         mount(library, helper / place[1:], bind=True)
         try:
-            run('chroot', helper, '/usr/bin/python3', '-m', 'compileall', '-q', '-j2', '-s', place, '-p', f'/usr/lib/{library.name}', place)
+            run('chroot', helper, '/usr/bin/python3', '-m', 'compileall', '-q', '-j2', '-s', place, '-p',
+                f'/usr/lib/{library.name}', place)
         finally:
             unmount_all(helper / place[1:])
             (helper / place[1:]).rmdir()
@@ -183,7 +193,7 @@ def add_users(root):
 def passwd_line(name):
     """A user's line in /etc/passwd, the same on the controller's side and on the node."""
     number, directory = USERS[name]
-    return f'{name}:x:{number}:{number}:{name}:{directory}:/bin/sh\n'
+    return f'{name}:x:{number}:{number}:{name}:{directory}:{LOGIN_SHELLS.get(name, "/bin/sh")}\n'
 
 
 def remove_tree(path):
