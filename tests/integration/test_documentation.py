@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The documentation says what the code does: every example runs, every table is that of the code, every link leads somewhere."""
+"""The documentation says what the code does: examples run, tables are those of the code, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def ansible_doc(request, tmp_path):
 
     def run(*arguments):
         where = [] if '.' in request.param else ['--playbook-dir', tmp_path]
-        return support.ansible('ansible-doc', '-t', 'lookup', *where, *arguments, request.param, folder=tmp_path, env=env)
+        words = ('-t', 'lookup', *where, *arguments, request.param)
+        return support.ansible('ansible-doc', *words, folder=tmp_path, env=env)
     return run
 
 
@@ -82,7 +83,8 @@ def examples(tmp_path_factory):
         (airgap / arch / 'k3s-install.sh').write_text('#!/bin/sh\n')
     tasks = yaml.safe_load(k3s.EXAMPLES.replace('/srv/airgap', str(airgap)))
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}]
-    hosts = {arch: {'k3s_artifact_machine': support.MACHINES[arch], 'airgap_dir': str(airgap)} for arch in ('amd64', 'arm64', 'arm')}
+    hosts = {arch: {'k3s_artifact_machine': support.MACHINES[arch], 'airgap_dir': str(airgap)}
+             for arch in ('amd64', 'arm64', 'arm')}
     return airgap, support.play(parent, plays, hosts=hosts)
 
 
@@ -113,7 +115,8 @@ def test_every_example_shows_what_its_name_says(examples, arch):
 
 # --- the pages -------------------------------------------------------------------------------------------------------
 
-PAGES = [support.ROOT / name for name in ('README.md', 'CONTRIBUTING.md', *sorted(f'docs/{path.name}' for path in (support.ROOT / 'docs').glob('*.md')))]
+README, DOCS = support.ROOT / 'README.md', support.ROOT / 'docs'
+PAGES = [README, support.ROOT / 'CONTRIBUTING.md', *sorted(DOCS.glob('*.md'))]
 BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 
@@ -131,9 +134,9 @@ def anchors(page):
 
 def commands(page):
     """Return the commands of a page, in blocks and in the text, as words."""
-    blocks = [line for language, block in BLOCK.findall(page.read_text()) if language in ('sh', 'console') for line in block.splitlines()]
+    blocks = [block for language, block in BLOCK.findall(page.read_text()) if language in ('sh', 'console')]
     inline = re.findall(r'`((?:ansible-\w+|make) [^`]*)`', prose(page))
-    return [shlex.split(line, comments=True) for line in (*blocks, *inline)]
+    return [shlex.split(line, comments=True) for line in ('\n'.join(blocks).splitlines() + inline)]
 
 
 @pages
@@ -159,7 +162,7 @@ def test_every_yaml_block_of_a_page_is_yaml_and_every_json_block_is_json(page):
 @pages
 def test_every_command_of_a_page_is_there(page):
     targets = set(re.findall(r'^(\w+):', (support.ROOT / 'Makefile').read_text(), re.MULTILINE))
-    playbooks = {path.stem for path in (support.ROOT / 'playbooks').glob('*.yml')}
+    playbooks = {path.stem for path in PLAYBOOKS}
     for words in commands(page):
         if words[:1] == ['make']:
             assert words[1] in targets, words
@@ -170,7 +173,7 @@ def test_every_command_of_a_page_is_there(page):
             assert set(named) <= playbooks, words
         if words[:1] == ['ansible-doc']:
             kind = 'lookup' if 'lookup' in words else 'modules'
-            assert named and all((support.ROOT / 'plugins' / kind / f'{name}.py').exists() for name in named if name != 'release'), words
+            assert named and all((support.ROOT / 'plugins' / kind / f'{name}.py').exists() for name in named), words
 
 
 def rows(page, *heads):
@@ -190,20 +193,26 @@ def rows(page, *heads):
 # --- variables -------------------------------------------------------------------------------------------------------
 
 VARIABLE = re.compile(r'k3s_(?:artifact|download)_\w+|' + '|'.join(k3s.OTHER_SETTINGS))
+LISTS = ('KNOWN_VARIABLES', 'OTHER_SETTINGS')  # which name variables without reading them
+PLUGINS = [*(support.ROOT / 'plugins' / 'action').glob('*.py'), support.ROOT / 'plugins' / 'lookup' / 'k3s_artifact.py']
+PLAYBOOKS = sorted((support.ROOT / 'playbooks').glob('*.yml'))
+
+
+def variables_of_plugin(path):
+    """Return the variables that the code of a plugin names: each text that is the name of one."""
+    tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body
+                 if not isinstance(node, ast.Assign) or getattr(node.targets[0], 'id', '') not in LISTS]
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {text for text in texts if VARIABLE.fullmatch(text)}
 
 
 def variables_in_code():
     """Return every variable that a plugin or a playbook reads, from their code."""
-    found = set()
-    for path in (*(support.ROOT / 'plugins').glob('action/*.py'), support.ROOT / 'plugins' / 'lookup' / 'k3s_artifact.py'):
-        tree = ast.parse(path.read_text())
-        listed = [node for node in tree.body if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') in ('KNOWN_VARIABLES', 'OTHER_SETTINGS')]
-        skipped = {id(node) for top in listed for node in ast.walk(top)}
-        found |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-                  and VARIABLE.fullmatch(node.value) and id(node) not in skipped}
+    found = set().union(*map(variables_of_plugin, PLUGINS))
     for option in yaml.safe_load(k3s.DOCUMENTATION)['options'].values():
         found |= {entry['name'] for entry in option.get('vars', ())}
-    for path in (support.ROOT / 'playbooks').rglob('*.yml'):
+    for path in PLAYBOOKS:
         found |= set(re.findall(rf'\b(?:{VARIABLE.pattern})\b', re.sub(r'(^|\s)#.*', '', path.read_text())))
     return found
 
@@ -214,9 +223,9 @@ def variables_of(page):
 
 
 def test_every_variable_that_is_read_is_in_one_table_and_no_other_is():
-    readme, download = variables_of(support.ROOT / 'README.md'), variables_of(support.ROOT / 'docs' / 'download.md')
+    readme, download = variables_of(README), variables_of(DOCS / 'download.md')
     read = variables_in_code()
-    assert {'k3s_artifact_dest', 'k3s_artifact_verify', 'k3s_artifact_report', 'k3s_download_url', 'k3s_server_location'} <= read
+    assert {'k3s_artifact_dest', 'k3s_artifact_verify', 'k3s_artifact_report', 'k3s_download_url'} <= read
     of_download = {name for name in read if name.startswith('k3s_download_')}
     assert sorted(readme) == sorted(read - of_download)
     assert sorted(download) == sorted(of_download | {'k3s_version', 'k3s_artifact_dir', 'airgap_dir'})
@@ -231,22 +240,21 @@ def test_a_variable_that_is_read_is_not_called_misspelt():
 
 
 def test_the_table_of_architectures_in_the_readme_is_that_of_the_code():
-    archives = 'k3s-airgap-images-{}.tar…'
-    assert rows(support.ROOT / 'README.md', '`uname -m`') == [
-        [', '.join(release.machines), release.arch, f'`{release.binary}`', f'`{archives.format(release.arch)}`', f'`sha256sum-{release.arch}.txt`']
-        for release in k3s.RELEASES if release.binary]
+    assert rows(README, '`uname -m`') == [
+        [', '.join(release.machines), release.arch, f'`{release.binary}`', f'`k3s-airgap-images-{release.arch}.tar…`',
+         f'`sha256sum-{release.arch}.txt`'] for release in k3s.RELEASES if release.binary]
 
 
 def test_the_table_of_playbooks_in_the_readme_names_them_all():
-    assert sorted(row[0] for row in rows(support.ROOT / 'README.md', 'playbook')) == sorted(
-        f'`airgap.k3s.{path.stem}`' for path in (support.ROOT / 'playbooks').glob('*.yml'))
+    named = sorted(row[0] for row in rows(README, 'playbook'))
+    assert named == sorted(f'`airgap.k3s.{path.stem}`' for path in PLAYBOOKS)
 
 
 @pytest.fixture(scope='module', name='layout')
 def fixture_layout(tmp_path_factory):
     """Make the folders that the README shows; return the folder above them."""
     folder = tmp_path_factory.mktemp('layout')
-    shown = re.findall(r'^(airgap/\w+)/\{(.*)\}$', (support.ROOT / 'README.md').read_text(), re.MULTILINE)
+    shown = re.findall(r'^(airgap/\w+)/\{(.*)\}$', README.read_text(), re.MULTILINE)
     assert len(shown) == 3
     for place, names in shown:
         arch = place.rpartition('/')[2]
@@ -260,10 +268,11 @@ def fixture_layout(tmp_path_factory):
 
 def test_the_layout_of_the_readme_serves_an_untouched_k3s_ansible_and_the_override(layout):
     """The two lines of the inventory as they are there; what k3s-ansible then looks for is in the folder."""
-    lines, = (yaml.safe_load(block) for _language, block in BLOCK.findall((support.ROOT / 'README.md').read_text()) if 'airgap_dir: "' in block)
-    variables = {**lines, 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required'}
-    hosts = {arch: {**variables, 'k3s_artifact_machine': support.MACHINES[arch], 'k3s_artifact_dest': str(layout / f'{arch}.k3s'), 'k3s_artifact_probe': False}
-             for arch in ('amd64', 'arm64', 'arm')}
+    block, = (block for _language, block in BLOCK.findall(README.read_text()) if 'airgap_dir: "' in block)
+    variables = {**yaml.safe_load(block), 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required',
+                 'k3s_artifact_probe': False}
+    hosts = {arch: {**variables, 'k3s_artifact_machine': support.MACHINES[arch],
+                    'k3s_artifact_dest': str(layout / f'{arch}.k3s')} for arch in ('amd64', 'arm64', 'arm')}
     run = support.play(layout, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
         {'name': 'show', 'ansible.builtin.debug': {'msg': '{{ airgap_dir }}'}},
         {'name': 'stage', 'copy': {'src': '{{ airgap_dir }}/k3s', 'dest': '/usr/local/bin/k3s'}}]}], hosts=hosts)
@@ -279,10 +288,11 @@ def test_the_layout_of_the_readme_serves_an_untouched_k3s_ansible_and_the_overri
 copy = support.load_plugin('plugins/modules/copy.py')
 
 
-def test_the_documentation_of_copy_names_every_variable_that_it_reads():
-    tree = ast.parse((support.ROOT / 'plugins' / 'action' / 'copy.py').read_text())
-    read = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and VARIABLE.fullmatch(node.value)}
-    assert read == {name for name in re.findall(rf'\b(?:{VARIABLE.pattern})\b', copy.DOCUMENTATION) if name in read}
+def test_the_documentation_of_copy_names_every_variable_that_it_and_the_lookup_read():
+    options = yaml.safe_load(k3s.DOCUMENTATION)['options'].values()
+    read = variables_of_plugin(support.ROOT / 'plugins' / 'action' / 'copy.py') | {'k3s_version'} | {
+        entry['name'] for option in options for entry in option.get('vars', ())}
+    assert set(re.findall(rf'\b(?:{VARIABLE.pattern})\b', copy.DOCUMENTATION)) == read
 
 
 def test_the_documentation_of_copy_has_every_key_of_a_result_and_no_other(tmp_path):
@@ -303,9 +313,10 @@ def test_the_documentation_of_copy_has_every_key_of_a_result_and_no_other(tmp_pa
         assert set(run.result('node', name)['k3s_artifact']) == set(documented['k3s_artifact']['contains']) - {'way'}
 
 
-@pytest.mark.parametrize('name', ['copy', 'stage', 'report'])
+@pytest.mark.parametrize('name', ['copy', 'release', 'report', 'stage'])
 def test_ansible_doc_shows_each_action_without_a_complaint(tmp_path, name):
-    done = support.ansible('ansible-doc', f'airgap.k3s.{name}', folder=tmp_path, env={'ANSIBLE_COLLECTIONS_PATH': support.collection_path(tmp_path)})
+    env = {'ANSIBLE_COLLECTIONS_PATH': support.collection_path(tmp_path)}
+    done = support.ansible('ansible-doc', f'airgap.k3s.{name}', folder=tmp_path, env=env)
     assert done.returncode == 0 and not re.search('WARNING|ERROR|DEPRECAT', done.stdout), done.stdout
 
 
@@ -323,9 +334,11 @@ def test_what_loads_when_is_as_the_page_says(tmp_path, tasks, staged):
     role = tmp_path / 'roles' / 'airgap'
     (role / 'tasks').mkdir(parents=True)
     support.install_drop_in(role)
-    (role / 'tasks' / 'main.yml').write_text('- name: stage\n  copy:\n    src: "{{ playbook_dir }}/airgap/k3s"\n    dest: "{{ k3s_artifact_dest }}"\n')
+    (role / 'tasks' / 'main.yml').write_text(json.dumps([
+        {'name': 'stage', 'copy': {'src': '{{ playbook_dir }}/airgap/k3s', 'dest': '{{ k3s_artifact_dest }}'}}]))
     support.release(tmp_path / 'airgap', 'amd64', 'arm64')
-    hosts = {'node': {'k3s_artifact_machine': 'aarch64', 'k3s_artifact_dest': str(tmp_path / 'k3s'), 'k3s_artifact_probe': False}}
+    hosts = {'node': {'k3s_artifact_machine': 'aarch64', 'k3s_artifact_probe': False,
+                      'k3s_artifact_dest': str(tmp_path / 'k3s')}}
     run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}], hosts=hosts, home='none')
     assert run.rc == 0, run.output
     assert ('k3s_artifact' in run.result('node', 'airgap : stage')) is staged
@@ -337,20 +350,20 @@ def test_what_loads_when_is_as_the_page_says(tmp_path, tasks, staged):
 
 def sentences():
     """Return the texts of plugins and playbooks, a NUL for each value that is filled in."""
-    texts = [path.read_text().replace("' ~ ", '\0').replace(" ~ '", '\0') for path in (support.ROOT / 'playbooks').glob('*.yml')]
-    texts = [re.sub('\0[^\0]*\0', '\0', text) for text in texts]
-    for path in (*(support.ROOT / 'plugins').glob('action/*.py'), support.ROOT / 'plugins' / 'lookup' / 'k3s_artifact.py'):
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
+    texts = [re.sub(r"' ~ .*? ~ '", '\0', ' '.join(path.read_text().split())) for path in PLAYBOOKS]
+    for path in PLUGINS:
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
-                texts.append(''.join(value.value if isinstance(value, ast.Constant) else '\0' for value in node.values))
+                texts.append(''.join(part.value if isinstance(part, ast.Constant) else '\0' for part in node.values))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)
     return texts
 
 
-@pytest.mark.parametrize('message', [message for row in rows(support.ROOT / 'docs' / 'troubleshooting.md', 'message')
-                                     for message in re.findall(r'`([^`]+)`', row[0])])
+MESSAGES = [text for row in rows(DOCS / 'troubleshooting.md', 'message') for text in re.findall('`([^`]+)`', row[0])]
+
+
+@pytest.mark.parametrize('message', MESSAGES)
 def test_every_message_of_the_page_for_troubles_is_one_of_ours(message):
     parts = [re.escape(part.strip()) for part in message.split('…') if part.strip()]
     wanted = re.compile(r'[^.]*?'.join(parts), re.DOTALL)
