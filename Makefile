@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # The release of ansible-core, such as 2.15; by default the newest that PYTHON can run.
 CORE ?=
+# What `make test` runs.
+TESTS ?= tests/unit tests/integration
 VENV := .venv$(if $(CORE),-$(CORE))
 READY := $(VENV)/ready
 ENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/build/collections" ANSIBLE_LOCALHOST_WARNING=false \
@@ -17,7 +19,7 @@ demo: $(READY) build/collections ## Stage three pretend nodes of three architect
 	$(ENV) ansible-playbook airgap.k3s.demo
 
 test: $(READY) ## Run all tests that need no root
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile tests/unit tests/integration
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile $(TESTS)
 
 lint: $(READY) build/collections ## Run ansible-lint's production profile and flake8
 	$(VENV)/bin/python -m pip install --quiet ansible-lint flake8

@@ -50,6 +50,7 @@ TRIAL_SECONDS = 20  # for `k3s --version`, and for restorecon
 STALL_SECONDS = 120  # without a byte that the connection takes
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 LONGEST_ANSWER = 300  # characters of a line of a node
+LONGEST_ERROR = 2000  # characters of what ssh and its server say of a connection that failed
 LONGEST_NAME = 100  # bytes of a file's name in that of its partial file
 PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f]{64})')  # place, pid, bytes, their digest, file's
 
@@ -129,7 +130,8 @@ $mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
 # look: what the node is and what it has at the destination. Changes nothing.
 #   takes   dest; size and sha256 of the file, empty where it is not chosen yet; base, that of partial files; outside: a partial
 #           file lies above the folder, if that can be; version: ask what is there for its version if it is another file
-#   answers machine, user, kind, what describe says, head, sha256, version, folder, writable, blocked, free, part
+#   answers machine, user, kind, what describe says, head, sha256, version, folder, beside (files of an images directory), writable,
+#           blocked, free, part
 LOOK = COMMON + r'''
 look() {
 at "$dest"
@@ -151,6 +153,7 @@ while [ ! -d "$near" ]; do
     near=${near%/*}; near=${near:-/}
 done
 [ ! -d "$dir" ] || say folder yes
+if [ -n "$outside" ]; then for f in "$dir"/*; do [ ! -f "$f" ] || say beside "${f##*/}"; done; fi
 [ ! -w "$near" ] || say writable yes
 free=$(df -Pk "$near" | tail -n 1)
 say free "$free"
@@ -401,6 +404,7 @@ class Node(NamedTuple):
     free: int | None  # bytes
     partials: tuple
     mount: str = ''  # where the file system of the folder is mounted
+    beside: tuple = ()  # names of the files in an images directory
 
     def partial(self, sha256):
         """Return the longest partial file of the file with that digest, None without one."""
@@ -433,7 +437,7 @@ def parse_node(found, arch_of, arch_of_program):
         fixed='fixed' in found, blocked=last('blocked'),
         free=int(free.group(1)) * 1024 + sum(number(size) or 0 for size in found.get('reclaim', [])) if free else None,
         partials=tuple(Partial(part[1], part[2], int(part[3]), part[4], part[5]) for part in partials if part),
-        mount=free.group(2) if free else '')
+        mount=free.group(2) if free else '', beside=tuple(found.get('beside', [])))
 
 
 class Plan(NamedTuple):
@@ -1031,7 +1035,7 @@ class ActionModule(core_copy().ActionModule):
             except (AnsibleLookupError, StagingError) as error:
                 raise AnsibleActionFail(wrap_var(to_text(error.message)), result={'k3s_artifact': wrap_var(self._known())}) from None
             except AnsibleConnectionFailure as error:
-                return {'unreachable': True, 'changed': False, 'msg': wrap_var(to_text(error.message))}
+                return {'unreachable': True, 'changed': False, 'msg': wrap_var(plain(' '.join(to_text(error.message).split()), LONGEST_ERROR))}
             return super().run(tmp, task_vars)
 
     def _request(self):
@@ -1060,9 +1064,11 @@ class ActionModule(core_copy().ActionModule):
             return None
         if not self._prepared().is_elf_executable(named):
             return None
-        if not has_name and not self._delivery().leads_to(os.path.dirname(place), os.path.dirname(self._install_path)):
+        same_name = os.path.basename(place) == os.path.basename(self._install_path)
+        leads_there = same_name and self._delivery().leads_to(os.path.dirname(place), os.path.dirname(self._install_path))
+        if not has_name and not leads_there:
             return None
-        if has_name:
+        if not leads_there:
             display.warning(f'{dest} is not the install path of K3s: the binary goes to {self._install_path}. '
                             f'Set k3s_artifact_dest to move it on purpose.')
         return Request('binary', named, self._install_path, '0755')

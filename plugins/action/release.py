@@ -33,7 +33,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
-    BY_MACHINE, RELEASES, ArtifactError, check_elf, describe_content, opened, parse_checksum_list, resolve_host, shown)
+    BY_MACHINE, RELEASES, ArtifactError, check_elf, describe_content, opened, parse_checksum_list, reading, resolve_host,
+    shown)
 
 display = Display()
 
@@ -369,7 +370,7 @@ def progress_line(name, done, start, length, seconds):
 
 def read_list(data):
     """Return the digests of a checksum list by file name, as the lookup reads it behind the gap."""
-    return parse_checksum_list(data.decode('utf-8', 'replace'))
+    return parse_checksum_list(data)
 
 
 def hash_of(file):
@@ -408,9 +409,9 @@ class Item(NamedTuple):
 class Folder:
     """The folder of one architecture. Files arrive and are verified in .partial, then all take their places at once."""
 
-    def __init__(self, root, arch, archive, listed, script, url):
-        """archive: the archive's suffix or None; listed: the checksum list; script: None for none; url: the list's."""
-        self.arch, release = arch, BY_ARCH[arch]
+    def __init__(self, root, arch, version, archive, listed, script, url):
+        """version: the release; archive: the archive's suffix or None; listed: the checksum list; script: None for none; url: the list's."""
+        self.arch, self._version, release = arch, version, BY_ARCH[arch]
         self.path = os.path.join(root, arch)
         self._partial = os.path.join(self.path, '.partial')
         try:
@@ -485,6 +486,9 @@ class Folder:
             with opened(path) as (file, status):
                 if item.name == 'k3s':
                     check_elf(file, status.st_size, resolve_host(self.arch, release.machines[0], {}))
+                    found = reading(file, path).version
+                    if found != self._version:
+                        raise ArtifactError(f'is K3s {found}' if found else 'holds no K3s version')
                 elif (said := describe_content(file.read(64))).startswith(('is empty', 'is an HTML')):
                     raise ArtifactError(said)
         except ArtifactError as error:
@@ -594,7 +598,7 @@ class ActionModule(ActionBase):
             raise ArtifactError(f'There is no checksum list below {url}/ (404). {ADVICE[404]}')
         script = self._script(client, options['install_url']) if options['install_url'] else None
         archive = ARCHIVES[options['images']]
-        folders = [Folder(options['dir'], arch, archive, data, script, f'{url}/sha256sum-{arch}.txt')
+        folders = [Folder(options['dir'], arch, options['version'], archive, data, script, f'{url}/sha256sum-{arch}.txt')
                    for arch, data in lists.items() if data is not None]
         for folder in folders:
             folder.look()

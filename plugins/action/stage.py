@@ -22,7 +22,7 @@ from ansible.utils.unsafe_proxy import wrap_var
 from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target, checked_path, checked_switch, plain)
+    ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target, checked_path, checked_switch, plain)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
@@ -34,6 +34,7 @@ DATA_DIRECTORY = '/var/lib/rancher/k3s'
 MODES = {'binary': '0755', 'script': '0755', 'archive': '0644'}
 # A K3s that is restarted between two renames finds the images of both releases, and the new binary only with its own.
 PLACED = ('archive', 'script', 'binary')
+RELEASED_ARCHIVE = 'k3s-airgap-images-'
 LONGEST_PROBLEM = 4000  # characters
 
 
@@ -65,6 +66,23 @@ def missing_room(parts):
     for place, size in needed.items():
         if size > free.get(place, size):
             yield f'{size} bytes are needed in {" and ".join(folders[place])} on the node, {free[place]} are free. Free some space'
+
+
+def superseded(there, new):
+    """Return the names of the image archives *there* whose place those of the names *new* take.
+
+    They are the same archive in another compression, and what else K3s released: of another release or architecture.
+    """
+    def stem(name):
+        return next((name[:-len(suffix)] for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), '')
+    stems = {stem(name) for name in new}
+    ours = any(name.startswith(RELEASED_ARCHIVE) for name in stems)
+    return sorted(name for name in set(there) - set(new) if stem(name) and (stem(name) in stems or ours and name.startswith(RELEASED_ARCHIVE)))
+
+
+def misspelt(name, near):
+    """Return a warning for a variable that is called like one of ours and is not; *near* is the one that it resembles, if any."""
+    return f'{name} is no variable of this collection.' + (f' Perhaps {near} was meant.' if near else '')
 
 
 def file_row(job, node=None, planned=None):
@@ -223,18 +241,19 @@ class ActionModule(ActionBase):
             job = self._job(artifact, 'binary', self._path('k3s_artifact_dest', INSTALL_PATH))
             found.jobs.append(job._replace(trial=trial, downgrade=downgrade))
         with found.noted():
-            for artifact in scripts(lookup):
+            artifact = lookup.script()
+            if artifact:
                 found.jobs.append(self._job(artifact, 'script', os.path.join(self._folder, INSTALL_SCRIPT_NAME)))
         with found.noted():
             folder = checked_path(self._host, *images_directory(lookup.setting))
-            for get in archives(lookup):
+            for path in k3s_artifact.choose_archives(lookup._offered()[0], lookup.host.archive_arch):
                 with found.noted():
-                    artifact = get()
+                    artifact = lookup.archive(path)
                     found.jobs.append(self._job(artifact, 'archive', os.path.join(folder, os.path.basename(artifact.source))))
-            found.known['left_out'] = left_out(lookup)
+            found.known['left_out'] = [[os.path.basename(path), why] for path, why in lookup.left_out()]
         with contextlib.suppress(AnsibleError):  # noted above
             found.known['directory'] = lookup.root or (os.path.dirname(found.jobs[0].artifact.source) if found.jobs else '')
-        found.known['warnings'] = misspelt(self._vars)
+        found.known['warnings'] = [misspelt(name, near) for name, near in k3s_artifact.misspelt(self._vars)]
         found.known['files'] = [file_row(job) for job in found.jobs]
 
     def _job(self, artifact, kind, dest):
@@ -255,6 +274,8 @@ class ActionModule(ActionBase):
                     found.known['node_version'] = job.artifact.version if planned.installed == 'same' else node.version
                 if planned.refusal:
                     raise StagingError(f'{self._host}: {planned.refusal}.')
+        beside = {name for _job, node, _planned in found.parts for name in node.beside}
+        found.known['superseded'] = superseded(beside, [os.path.basename(job.dest) for job in found.jobs if job.kind == 'archive'])
         for sentence in missing_room(found.parts):
             found.note(f'{self._host}: {sentence}.')
         free = [node.free for _job, node, _planned in found.parts if node.free is not None]
@@ -324,26 +345,3 @@ class ActionModule(ActionBase):
         if not row['problems']:
             return {'changed': False}
         return wrap_var({'changed': False, 'unreachable' if row['unreachable'] else 'failed': True, 'msg': ' '.join(row['problems'])})
-
-
-# --- the lookup ------------------------------------------------------------------------------------------------------
-
-
-def archives(lookup):
-    """Return a function for each image archive of the host, which verifies it and returns the artifact."""
-    return [(lambda each=each: each) if hasattr(each, 'sha256') else (lambda path=each: lookup.archive(path)) for each in lookup.archives()]
-
-
-def scripts(lookup):
-    paths = (os.path.join(place, INSTALL_SCRIPT_NAME) for place in lookup._places())
-    return [lookup.script(path) for path in list(filter(os.path.lexists, paths))[:1]]
-
-
-def left_out(lookup):
-    return [[os.path.basename(path), why] for path, why in lookup.left_out()] if hasattr(lookup, 'left_out') else []
-
-
-def misspelt(variables):
-    """Return a warning for each variable that is called like one of ours and is not."""
-    found = k3s_artifact.misspelt(variables) if hasattr(k3s_artifact, 'misspelt') else []
-    return [f'{name} is no variable of this collection.' + (f' Perhaps {near} was meant.' if near else '') for name, near in found]

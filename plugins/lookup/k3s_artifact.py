@@ -386,10 +386,9 @@ def refuse_facts(name, facts):
     taken = next((key for key in facts if str(key).startswith('k3s_artifact_') or key in OTHER_SETTINGS), None)
     if taken is not None:
         raise ArtifactError(f'host {name!r} has the fact {shown(taken)}, which is a setting of the controller: facts '
-                            f'win over '
-                            f'the inventory, so the node would choose what it gets. If a set_fact with "cacheable: '
-                            f'true" made '
-                            f'it, use set_fact without cacheable or a variable, and run once with --flush-cache.')
+                            f'win over the inventory, so the node would choose what it gets. If a set_fact with '
+                            f'"cacheable: true" made it, use set_fact without cacheable or a variable, and run once '
+                            f'with --flush-cache.')
 
 
 def own_error(error):
@@ -406,7 +405,7 @@ def own_error(error):
 def last_line(error):
     """Return the last line of an error's text, which in every release of ansible-core says what was wrong."""
     lines = to_text(getattr(error, 'message', None) or error).strip().splitlines() or ['']
-    return lines[-1].rstrip('.')
+    return '. '.join(dict.fromkeys(lines[-1].rstrip('.').split('. ')))  # up to 2.17 it is there twice
 
 
 # --- machine and arch ------------------------------------------------------------------------------------------------
@@ -415,19 +414,18 @@ def last_line(error):
 def checked_binary_map(binary_map):
     """Return *binary_map* if it maps machine names to file names below the artifact directory, else raise."""
     if not isinstance(binary_map, Mapping):
-        raise ArtifactError(f'k3s_binary_map must map machine names to file names, it is {shown(binary_map)}. '
-                            f'Write it as a mapping, for example {{"armv6l": "k3s-armv6"}}.')
+        raise ArtifactError(f'k3s_binary_map must map machine names to file names, it is {shown(binary_map)}. Write it '
+                            f'as a mapping, for example {{"armv6l": "k3s-armv6"}}.')
     for machine, name in binary_map.items():
         if not isinstance(machine, str) or not re.fullmatch(r'\w[\w.-]*', machine, re.ASCII):
-            raise ArtifactError(f'k3s_binary_map has the key {shown(machine)}, which is no machine name. '
-                                f'Use what `uname -m` prints on the host.')
+            raise ArtifactError(f'k3s_binary_map has the key {shown(machine)}, which is no machine name. Use what '
+                                f'`uname -m` prints on the host.')
         if not isinstance(name, str) or not name.strip():
-            raise ArtifactError(f'k3s_binary_map[{shown(machine)}] must be a file name, it is {shown(name)}. '
-                                f'Name a file of the artifact directory.')
+            raise ArtifactError(f'k3s_binary_map[{shown(machine)}] must be a file name, it is {shown(name)}. Name a '
+                                f'file of the artifact directory.')
         if os.path.isabs(name) or '..' in name.split('/') or '\0' in name or name.endswith('/'):
             raise ArtifactError(f'k3s_binary_map[{shown(machine)}] is {shown(name)}, which is not a file below the '
-                                f'artifact '
-                                f'directory. Use a file name without a leading slash and without "..".')
+                                f'artifact directory. Use a file name without a leading slash and without "..".')
     return binary_map
 
 
@@ -438,11 +436,11 @@ def resolve_host(name, machine, binary_map):
     the table or from *binary_map*, which is the user's own.
     """
     if machine is None:
-        raise ArtifactError(f'host {name!r} has no fact "architecture", so its K3s binary cannot be told. '
-                            f'Gather facts, or set k3s_artifact_machine to what `uname -m` prints on it.')
+        raise ArtifactError(f'host {name!r} has no fact "architecture", so its K3s binary cannot be told. Gather '
+                            f'facts, or set k3s_artifact_machine to what `uname -m` prints on it.')
     if not isinstance(machine, str) or not machine:
-        raise ArtifactError(f'host {name!r} reports {shown(machine)} as its machine, which is not a machine name. '
-                            f'Set k3s_artifact_machine to what `uname -m` prints on it.')
+        raise ArtifactError(f'host {name!r} reports {shown(machine)} as its machine, which is not a machine name. Set '
+                            f'k3s_artifact_machine to what `uname -m` prints on it.')
     release = BY_MACHINE.get(machine)
     if machine in binary_map:
         machine = next(key for key in binary_map if key == machine)
@@ -450,12 +448,10 @@ def resolve_host(name, machine, binary_map):
         return Host(name, machine, arch, binary_map[machine], release, True)
     if release is None:
         raise ArtifactError(f'host {name!r} reports the machine {shown(machine)}, which is unknown: K3s has releases '
-                            f'for '
-                            f'{release_names()}. If you have a build for it, name its file in k3s_binary_map.')
+                            f'for {release_names()}. If you have a build for it, name its file in k3s_binary_map.')
     if release.binary is None:
         raise ArtifactError(f'K3s has no release for the machine {machine} of host {name!r}, only for '
-                            f'{release_names()}. '
-                            f'If you have a build for it, name its file in k3s_binary_map.')
+                            f'{release_names()}. If you have a build for it, name its file in k3s_binary_map.')
     return Host(name, machine, release.arch, release.binary, release, False)
 
 
@@ -527,8 +523,8 @@ def check_elf(file, size, host):
         raise ArtifactError(f'is {ELF_TYPES.get(elf.type, "an ELF file of an unknown type")}, not an executable')
     if host.release and not elf.runs_on(host.release):
         wanted = host.release
-        raise ArtifactError(f'is a binary for {elf}, not for {wanted.arch} '
-                            f'({wanted.bits}-bit, {wanted.byteorder}-endian, ELF machine {wanted.elf_machine})')
+        raise ArtifactError(f'is a binary for {elf}, not for {wanted.arch} ({wanted.bits}-bit, '
+                            f'{wanted.byteorder}-endian, ELF machine {wanted.elf_machine})')
     if elf.system not in ELF_LINUX:
         raise ArtifactError(f'is a binary for {ELF_SYSTEMS.get(elf.system, f"the system {elf.system}")}, not for Linux')
     if elf.machine == ELF_ARM and elf.flags & 0x200:
@@ -766,8 +762,7 @@ def decoded(data):
 
 
 def signed_lines(lines):
-    """Yield the numbers and texts of the lines that count: all, or those inside the armour of a signature (RFC 9580,
-    7)."""
+    """Yield the numbers and texts of the lines that count: all, or those inside a signature (RFC 9580, 7)."""
     numbered = iter(enumerate(lines, 1))
     if '-----BEGIN PGP SIGNED MESSAGE-----' not in (line.rstrip() for line in lines[:1]):
         yield from numbered
@@ -808,8 +803,7 @@ def list_names(path, arch):
 
 
 def expected_digest(path, arch, names, root=None):
-    """Return the digest that a checksum list gives for the first of *names*, that list's name, and the lists that are
-    there.
+    """Return the digest that a list gives for the first of *names*, that list's name, and the lists that are there.
 
     Where no list names any of them, digest and name are None. Lists are beside *path* (:func:`list_names`), and
     SHA256SUMS of the artifact directory *root* where *path* is in a folder of it. The list of one file may be a bare
@@ -1088,8 +1082,7 @@ def verified_archive(path, host, verify, root=None):
 
 
 def verified_script(path, host, verify, root=None):
-    """Return the :class:`Artifact` for the install script *path*, or raise what it is instead. K3s publishes no list
-    that names it."""
+    """Return the :class:`Artifact` for the install script *path*, which K3s's own lists do not name, or raise."""
     def check(file, _status, _listed):
         head = file.read(512)
         if not head.startswith(b'#!'):
@@ -1145,8 +1138,7 @@ def escapes(root, path):
 
 
 def other_words(name, host):
-    """Return the names that the file *name* has for *host* if it is called after another arch, in lower case, best
-    first.
+    """Return the names that the file *name* may have for *host*, in lower case, best first.
 
     ``k3s-v1.31.4+k3s1-amd64`` is ``k3s-v1.31.4+k3s1-arm64`` for arm64; a name without an arch has one at its end.
     """
@@ -1196,8 +1188,7 @@ def is_versioned_binary(name):
 
 
 def listing(root):
-    """Say which K3s binaries are in the artifact directory, and for which architecture and of which release each is,
-    for a message."""
+    """Say which K3s binaries are in the artifact directory, and what each is for, for a message."""
     found = []
     def unreadable(error):
         found.append(f'{os.path.relpath(error.filename, root)} {describe_os_error(error.filename, error)}')
@@ -1265,8 +1256,7 @@ KNOWN_VARIABLES = {
 
 
 def misspelt(variables):
-    """Return (name, the known name that it resembles or '') for each of *variables* that is called like ours and is not
-    ours."""
+    """Return (name, the known name that it resembles or '') of what is called like ours and is not ours."""
     names = sorted(name for name in variables if isinstance(name, str) and name not in KNOWN_VARIABLES
                    and name.startswith(('k3s_artifact_', 'k3s_download_')))
     return [(name, next(iter(difflib.get_close_matches(name[:80], KNOWN_VARIABLES, 1)), '')) for name in names]
@@ -1330,20 +1320,18 @@ class LookupModule(LookupBase):
         unknown = [option for option in options if option not in self.option_definitions]
         if unknown:
             raise ArtifactError(f'host {self._name!r} asks k3s_artifact with the option {shown(unknown[0])}, which it '
-                                f'does not '
-                                f'know. Its options are dir, machine, binary_map, verify and images.')
+                                f'does not know. Its options are dir, machine, binary_map, verify and images.')
         if isinstance(result.get('dir'), (Mapping, list, tuple)) or '\0' in str(result.get('dir')):
             raise ArtifactError(f'the artifact directory of host {self._name!r} is {shown(result["dir"])}, which is no '
-                                f'path. '
-                                f'Set k3s_artifact_dir to a folder.')
+                                f'path. Set k3s_artifact_dir to a folder.')
         if 'binary_map' in result:
             try:
                 checked_binary_map(result['binary_map'])
             except ArtifactError as error:
                 raise ArtifactError(f'host {self._name!r}: {error}') from None
         if result.get('verify', 'auto') not in VERIFY:
-            raise ArtifactError(f'k3s_artifact_verify of host {self._name!r} is {shown(result["verify"])}. '
-                                f'Use one of {", ".join(VERIFY)}.')
+            raise ArtifactError(f'k3s_artifact_verify of host {self._name!r} is {shown(result["verify"])}. Use one of '
+                                f'{", ".join(VERIFY)}.')
         result['images'] = self._checked_globs(result.get('images'))
         machine = result.get('machine')
         if 'machine' in result and (not isinstance(machine, str) or not machine):
@@ -1356,8 +1344,7 @@ class LookupModule(LookupBase):
             return None
         if not isinstance(globs, (list, tuple)) or not all(isinstance(glob, str) and glob.strip() for glob in globs):
             raise ArtifactError(f'k3s_artifact_images of host {self._name!r} is {shown(globs)}. Write a list of '
-                                f'patterns for the names of '
-                                f'files, for example ["k3s-airgap-images-*"].')
+                                f'patterns for the names of files, for example ["k3s-airgap-images-*"].')
         return [glob.strip() for glob in globs]
 
     def setting(self, name, default=None):
@@ -1368,8 +1355,8 @@ class LookupModule(LookupBase):
         if name not in self._variables:
             return default
         if name in self._expanding:
-            raise ArtifactError(f'{name} of host {self._name!r} is defined by this lookup, which needs it. '
-                                f'Write down its value instead.')
+            raise ArtifactError(f'{name} of host {self._name!r} is defined by this lookup, which needs it. Write down '
+                                f'its value instead.')
         self._expanding.add(name)
         try:
             return self._templar.copy_with_new_env(available_variables=self._variables).template(self._variables[name])
@@ -1400,8 +1387,9 @@ class LookupModule(LookupBase):
 
     @property
     def _version(self):
-        """The release that k3s_version asks for, '' where it does not."""
-        version = self.setting('k3s_version') or ''
+        """The release that k3s_version asks for, '' where it does not or nothing is verified."""
+        version = self.setting('k3s_version') if self._verify != 'none' else ''
+        version = '' if version is None else version
         if not isinstance(version, str):
             raise ArtifactError(f'k3s_version of {self.host} is {shown(version)}. Write the name of a K3s release, '
                                 f'such as "v1.31.4+k3s1".')
@@ -1413,8 +1401,7 @@ class LookupModule(LookupBase):
         directory = self.get_option('dir')
         if self._circular:
             raise ArtifactError(f'{self._circular} of {self.host} is defined by this lookup, which needs it to find '
-                                f'the artifact '
-                                f'directory. Name the folder in k3s_artifact_dir.')
+                                f'the artifact directory. Name the folder in k3s_artifact_dir.')
         if directory is None:
             return None
         if not directory.strip():
@@ -1424,8 +1411,8 @@ class LookupModule(LookupBase):
         root = next((place for place in places if os.path.lexists(place)), None)
         if root is None:
             raise ArtifactError(f'the artifact directory of {self.host} does not exist: there is no '
-                                f'{" and no ".join(places)}. '
-                                f'Set k3s_artifact_dir to the folder that holds the files of the K3s release.')
+                                f'{" and no ".join(places)}. Set k3s_artifact_dir to the folder that holds the files '
+                                f'of the K3s release.')
         try:
             os.scandir(root).close()
         except OSError as error:
@@ -1464,22 +1451,22 @@ class LookupModule(LookupBase):
         folder = next((path for path in places if os.path.isdir(path)), None)
         if folder is None:
             raise ArtifactError(f'{root} has no folder for {host}. Make {root}/{host.arch} and put the binary (as '
-                                f'k3s), the '
-                                f'image archives and k3s-install.sh for {host.arch} into it.')
+                                f'k3s), the image archives and k3s-install.sh for {host.arch} into it.')
         names = (K3S_ANSIBLE_NAME.get(host.machine, K3S_ANSIBLE_NAME_OF_ALL_OTHERS), 'k3s')
         path = next((path for path in (os.path.join(folder, name) for name in names) if os.path.lexists(path)), None)
         if path is None:
             raise ArtifactError(f'{folder} does not serve {host}: k3s-ansible looks there for '
-                                f'{" and then ".join(names)}. '
-                                f'Rename or link the binary of the release ({host.binary}) to k3s in it.')
+                                f'{" and then ".join(names)}. Rename or link the binary of the release ({host.binary}) '
+                                f'to k3s in it.')
+        version = self._version
         try:
-            self._verified(path, root)
+            self._verified(path, root, version)
         except ArtifactError as error:
             raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. '
                                 f'{self._advice(host, (path, error))}') from error
         if not os.path.exists(os.path.join(folder, 'k3s-install.sh')):
-            display.warning(f'{folder} holds no k3s-install.sh: k3s-ansible will try to download it. '
-                            f'Put the install script of the K3s release there.')
+            display.warning(f'{folder} holds no k3s-install.sh: k3s-ansible will try to download it. Put the install '
+                            f'script of the K3s release there.')
         return [folder]
 
     # --- what the action asks for
@@ -1490,7 +1477,7 @@ class LookupModule(LookupBase):
         *named* is the file that a task asks for: it is taken if it is right for the host, else the right one beside it,
         else the one in the artifact directory.
         """
-        host, refused, empty = self.host, {}, []
+        host, version, refused, empty = self.host, self._version, {}, []
         for path, root in self._tries(host, named):
             if path is None:
                 empty.append(root)
@@ -1499,18 +1486,17 @@ class LookupModule(LookupBase):
                     if host.mapped and path != named and escapes(root, path):
                         raise ArtifactError('is a link that leaves the artifact directory, which k3s_binary_map may '
                                             'not')
-                    return self._verified(path, root)
+                    return self._verified(path, root, version)
                 except ArtifactError as error:
                     refused[path] = error
         if self.root in empty and not host.mapped:
-            artifact = self._versioned_binary(host, refused)
+            artifact = self._versioned_binary(version, refused)
             if artifact:
                 return artifact
-        raise self._no_binary(host, refused, empty)
+        raise self._no_binary(host, refused, list(dict.fromkeys(empty)))
 
     def _tries(self, host, named):
-        """Yield the files that may be the binary of *host*, best first, each with its folder; (None, folder) where that
-        has none."""
+        """Yield (path, folder) of what may be the binary of *host*, best first; (None, folder) where none is."""
         if named is not None:
             named = os.path.abspath(named)
             beside, name = os.path.split(named)
@@ -1525,34 +1511,31 @@ class LookupModule(LookupBase):
         if named is None or self.root is not None:
             yield self._first_candidate(host, self.root)
 
-    def _verified(self, path, root):
-        version = self._version if self._verify != 'none' else ''
+    def _verified(self, path, root, version):
         return verified_binary(path, self.host, self._verify, version, root)
 
-    def _versioned_binary(self, host, refused):
-        """Return the one file of the artifact directory that is called like a release with its version and is right, or
-        None."""
+    def _versioned_binary(self, version, refused):
+        """Return the one file with a version in its name that is right, or None; add the others to *refused*."""
         right = {}
         for folder in self._places():
             names = []
             with contextlib.suppress(ArtifactError):  # a folder that cannot be read is in the listing
-                names = [name for name in self._names_in(folder) if is_versioned_binary(name)]
+                names = [name for name in self._names_in(folder) if is_versioned_binary(name)
+                         and (self._verify != 'none' or self._is_for_host(name))]
             for path in (os.path.join(folder, name) for name in names):
                 try:
-                    artifact = self._verified(path, self.root)
+                    artifact = self._verified(path, self.root, version)
                     right.setdefault(artifact.sha256, artifact)
                 except ArtifactError as error:
                     refused[path] = error
         if len(right) > 1:
             several = ', '.join(f'{found.source} ({found.version or "without a version"})' for found in right.values())
-            raise ArtifactError(f'several files are a K3s binary for {host}: {several}. Set k3s_version to the release '
-                                f'that you want, or '
-                                f'rename the right one to {host.binary}.')
+            raise ArtifactError(f'several files are a K3s binary for {self.host}: {several}. Set k3s_version to the '
+                                f'release that you want, or rename the right one to {self.host.binary}.')
         return next(iter(right.values()), None)
 
     def archives(self):
-        """Return the verified image archives that the host gets, one for each archive, sorted by name, as
-        :class:`Artifact` s."""
+        """Return the verified image archives that the host gets, one for each archive, sorted by name."""
         offered, left_out = self._offered()
         for name, why in left_out:
             warn_once(f'{name} is left out of the image archives: it {why}.')
@@ -1599,24 +1582,21 @@ class LookupModule(LookupBase):
         return not archs or self.host.archive_arch in archs
 
     def _check_globs(self, globs, folders_of_host):
-        """Raise where a pattern of k3s_artifact_images matches no archive of the host, nor one in a folder of another
-        arch."""
-        root = os.path.dirname(folders_of_host[0]) if self.root is None and folders_of_host else self.root
-        others = [os.path.join(root, name) for name in self._names_in(root)] if root else []
+        """Raise where a pattern matches nothing in the folders of the host, nor in that of another arch."""
+        root = folders_of_host[-1]
         for glob in globs:
+            others = (os.path.join(root, name) for name in self._names_in(root))
             places = (*folders_of_host, *(place for place in others if os.path.isdir(place)))
             if not any(fnmatch.fnmatch(name, glob) for place in places for name in self._names_in(place)):
                 raise ArtifactError(f'k3s_artifact_images of {self.host} has the pattern {shown(glob)}, which no file '
-                                    f'in '
-                                    f'{" or ".join(folders_of_host)} matches. Correct it, or put the archive there.')
+                                    f'in {" or ".join(folders_of_host)} matches. Correct it, or put the archive there.')
 
     def is_binary_name(self, name):
         """Tell whether a task may ask for a K3s binary under the file name *name*."""
         return name in BINARY_NAMES or name in map(os.path.basename, self.get_option('binary_map').values())
 
     def is_archive(self, path):
-        """Tell whether the file *path* is an image archive, by what is in it, or by its name where that cannot be
-        told."""
+        """Tell whether the file *path* is an image archive: by what is in it, else by its name."""
         name = os.path.basename(path)
         return bool(ARCHIVE_PART.fullmatch(name) or split_archive(name) and not self._no_archive(path))
 
@@ -1632,8 +1612,7 @@ class LookupModule(LookupBase):
         return held.why if held.kind in ('other', 'no tar') else None
 
     def script(self, path=None):
-        """Return the install script as an :class:`Artifact`: *path*, else k3s-install.sh of the host's folders; None
-        without one."""
+        """Return the verified install script: *path*, else k3s-install.sh of the host's folders; None without one."""
         places = [path] if path else [os.path.join(place, 'k3s-install.sh') for place in self._places()]
         path = next((place for place in places if os.path.lexists(place)), path)
         if path is None:
@@ -1642,8 +1621,7 @@ class LookupModule(LookupBase):
             return verified_script(path, self.host, self._verify, self.root)
         except ArtifactError as error:
             raise ArtifactError(f'the install script {path} for {self.host} {error}. Replace it by https://get.k3s.io '
-                                f'of the same '
-                                f'K3s release.') from error
+                                f'of the same K3s release.') from error
 
     def knows_machine(self):
         """Tell whether a variable or a fact says what the host calls itself."""
@@ -1706,8 +1684,7 @@ class LookupModule(LookupBase):
     def _part(self, path, part):
         whole = os.path.join(os.path.dirname(path), part[1])
         return ArtifactError(f'{path} for {self.host} is a part of an image archive, which K3s does not import. Join '
-                             f'the parts: cat {whole}.* > '
-                             f'{whole}, and take them out of the folder.')
+                             f'the parts: cat {whole}.* > {whole}, and take them out of the folder.')
 
     # --- candidates and messages
 
@@ -1726,8 +1703,8 @@ class LookupModule(LookupBase):
         try:
             return sorted(os.listdir(folder))
         except OSError as error:
-            raise ArtifactError(f'the folder {folder} for {self.host} {describe_os_error(folder, error)}. '
-                                f'Make it readable.') from error
+            raise ArtifactError(f'the folder {folder} for {self.host} {describe_os_error(folder, error)}. Make it '
+                                f'readable.') from error
 
     def _first_candidate(self, host, root):
         """Return the first candidate that exists and its folder; without *root* it is searched for. (None, root) for
@@ -1762,8 +1739,7 @@ class LookupModule(LookupBase):
     def _advice(host, refused):
         if refused is None:
             return (f'Put {host.binary} of the K3s release into the artifact directory, or set k3s_artifact_dir to the '
-                    f'folder '
-                    f'that holds it.')
+                    f'folder that holds it.')
         if refused[1].kind == 'list':
             return f'Put sha256sum-{host.arch}.txt of the same K3s release beside it.'
         if refused[1].kind == 'version':

@@ -174,6 +174,27 @@ CASES = [
     Case('required-no-line', 'is in no checksum list', '{folder}/k3s-armhf',
          checksum_list(f'{"a1" * 32}  k3s-airgap-images-arm.tar\n{"b2" * 32}  k3s\n'), variables={'k3s_artifact_verify': 'required'}),
 
+    # what a folder from elsewhere holds
+    Case('freebsd', 'is a binary for FreeBSD, not for Linux', '{folder}/k3s-armhf', file(support.elf('arm')[:7] + b'\x09' + support.elf('arm')[8:])),
+    Case('soft-float', 'is a binary for ARM with software floating point (armel), not for armhf', '{folder}/k3s-armhf',
+         file(support.elf('arm')[:36] + b'\0\x02\0\x05' + support.elf('arm')[40:])),
+    Case('shared-library', 'is a shared library, not an executable', '{folder}/k3s-armhf',
+         file(support.elf('arm', type_=3)[:24] + b'\0' * 4 + support.elf('arm')[28:])),
+    Case('damaged-header', 'has a damaged ELF header (program headers of 7 bytes)', '{folder}/k3s-armhf',
+         file(support.elf('arm')[:42] + b'\7\0\xff\xff' + support.elf('arm')[46:])),
+    Case('another-release', "is K3s v1.31.4+k3s1, but k3s_version is 'v1.30.8+k3s1'", '{folder}/k3s-armhf', armhf, variables={'k3s_version': 'v1.30.8+k3s1'}),
+    Case('version-undefined', "k3s_version of host 'version-undefined.example' cannot be evaluated", "'nope' is undefined", armhf,
+         variables={'k3s_version': '{{ nope }}'}),
+    Case('dir-undefined', "airgap_dir of host 'dir-undefined.example' cannot be evaluated", "'nope' is undefined", armhf, variables={'airgap_dir': '{{ nope }}/x'}),
+    Case('version-list', "k3s_version of host 'version-list.example'", "['v1']", armhf, variables={'k3s_version': ['v1']}),
+    Case('no-version-required', 'holds no K3s version, so it is perhaps another program', '{folder}/k3s-armhf', lambda folder: (
+        file(support.elf('arm', b'ls'))(folder), file(support.sha256(folder / 'k3s-armhf').encode(), 'k3s-armhf.sha256')(folder)),
+         variables={'k3s_artifact_verify': 'required'}),
+    Case('name-with-a-template', 'is a binary for amd64', 'k3s-1.2.3-{ { 7*7 }}', file(support.elf('amd64'), 'k3s-1.2.3-{{ 7*7 }}')),
+    Case('list-larger-than-any', 'is larger than 1 MiB, which no checksum list is', '{folder}/k3s-armhf', checksum_list('#' * 1_100_000)),
+    Case('list-behind-a-signature', 'stands behind the signature', '{folder}/k3s-armhf', checksum_list(
+        f'-----BEGIN PGP SIGNED MESSAGE-----\n\n{"a1" * 32}  k3s\n-----BEGIN PGP SIGNATURE-----\n-----END PGP SIGNATURE-----\n{"a1" * 32}  k3s-armhf\n')),
+
     # the machine
     Case('machine-unknown', UNKNOWN, "'sparc64'", armhf, 'sparc64'),
     *[Case(f'machine-{machine}', f'K3s has no release for the machine {machine} of host', 'k3s_binary_map', armhf, machine)

@@ -42,7 +42,7 @@ def make_release():
     for arch in ('amd64', 'arm64', 'arm'):
         files = {f'k3s-airgap-images-{arch}.tar{suffix}': magic + f'images for {arch}'.encode() * 999
                  for suffix, magic in (('', b'./'), ('.gz', b'\x1f\x8b'), ('.zst', b'\x28\xb5\x2f\xfd'))}
-        files[support.BINARIES[arch]] = support.elf(arch, body=f'K3s for {arch}'.encode() * 30000)
+        files[support.BINARIES[arch]] = support.elf(arch, body=f'K3s v1.31.4+k3s1 for {arch} '.encode() * 15000)
         result.update(files)
         result[f'sha256sum-{arch}.txt'] = listed(**files)
     return result
@@ -416,7 +416,7 @@ def test_cached_facts_tell_the_machines_of_the_inventory_and_are_only_compared(t
     result = succeeds(download(tmp_path, server, '--check', k3s_download_arches=None, hosts={'pi': {}}, env=env))
     assert result['arches'] == ['arm64']
     message = fails(download(tmp_path, server, k3s_download_arches=None, hosts={'pi': {}, 'evil': {}}, env=env))
-    assert message.startswith('K3s has no release for evil ({{ lookup(') and not list(tmp_path.rglob('MARK'))
+    assert message.startswith('K3s has no release for evil ({ { lookup(') and not list(tmp_path.rglob('MARK'))
 
 
 def test_machines_of_the_inventory_without_a_release_are_named_with_their_hosts(tmp_path, server):

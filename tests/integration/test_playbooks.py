@@ -33,58 +33,74 @@ def cluster(tmp_path):
     return tmp_path, hosts
 
 
+def stage(folder, playbook, *arguments, hosts):
+    """Run a playbook of the collection for *hosts* as the group k3s_cluster."""
+    inventory = support.write_inventory(folder / 'inventory.json', hosts)
+    inventory.write_text(json.dumps({'k3s_cluster': json.loads(inventory.read_text())['all']}))
+    return support.play(folder, playbook, *arguments, hosts=inventory, home='collection')
+
+
 def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
 
 
+def reports(run):
+    return [entry['result'] for entry in run.results if (entry['task'], entry['status']) == ('Report on all hosts', 'ok')]
+
+
 def test_stage_gives_each_host_its_own_files_and_a_second_run_changes_nothing(cluster):
     folder, hosts = cluster
-    run = support.play(folder, 'airgap.k3s.stage', '-e', f'k3s_artifact_report={folder}/report', hosts=hosts, home='collection')
+    run = stage(folder, 'airgap.k3s.stage', '-e', f'k3s_artifact_report={folder}/report', hosts=hosts)
     assert run.rc == 0, run.output
     for arch in ARCHS:
         node = folder / 'nodes' / arch
         assert support.elf_arch(node / 'bin' / 'k3s') == arch
         assert (node / 'bin' / 'k3s').stat().st_mode & 0o7777 == 0o755
         assert sorted(files(node)) == [f'agent/images/k3s-airgap-images-{arch}.tar.zst', 'bin/k3s', 'bin/k3s-install.sh']
-    assert [entry['status'] for entry in run.results if entry['task'] == 'Show the table'] == ['skipped', 'ok']
-    table = next(entry['result']['msg'] for entry in run.results if (entry['task'], entry['status']) == ('Show the table', 'ok'))
+    before, after = reports(run)
+    assert (before['table'][0], after['table'][0]) == ('What each host gets', 'What each host got')
     for arch in ARCHS:
-        source = folder / 'airgap' / arch / support.BINARIES[arch]
-        row = next(line.split() for line in table if line.split()[0] == arch and line.split()[3] == str(source))
-        assert row[:6] == [arch, support.MACHINES[arch], arch, str(source), str(source.stat().st_size), support.sha256(source)]
-        assert f'sha256sum-{arch}.txt' in row
+        digest = support.sha256(folder / 'airgap' / arch / support.BINARIES[arch])[:12]
+        row = next(line.split() for line in after['table'] if digest in line)
+        assert row[0] == f'{arch}/{support.BINARIES[arch]}' and row[-2:] == ['absent', 'pushed']
     report = json.loads((folder / 'report.json').read_text())
-    assert [(row['host'], row['verdict'], row['files'][0]['action']) for row in report] == [(arch, 'ok', 'install') for arch in ARCHS]
+    assert [(row['host'], row['problems'], row['files'][0]['action'], row['changed']) for row in report['hosts']] == [
+        (arch, [], 'install', True) for arch in ARCHS]
     assert all(support.sha256(folder / 'airgap' / arch / support.BINARIES[arch]) in (folder / 'report.md').read_text() for arch in ARCHS)
 
-    before = {path: path.stat().st_mtime_ns for path in (folder / 'nodes').rglob('*')}
-    again = support.play(folder, 'airgap.k3s.stage', hosts=hosts, home='collection')
+    there = {path: path.stat().st_mtime_ns for path in (folder / 'nodes').rglob('*')}
+    again = stage(folder, 'airgap.k3s.stage', hosts=hosts)
     assert again.rc == 0, again.output
     assert again.changed() == 0
-    assert before == {path: path.stat().st_mtime_ns for path in (folder / 'nodes').rglob('*')}
+    assert there == {path: path.stat().st_mtime_ns for path in (folder / 'nodes').rglob('*')}
 
 
 def test_preflight_changes_nothing_and_says_what_would_happen(cluster):
     folder, hosts = cluster
     (folder / 'nodes' / 'arm' / 'bin' / 'k3s').write_bytes(support.elf('amd64'))
     (folder / 'nodes' / 'arm64' / 'bin' / 'k3s').write_bytes((folder / 'airgap' / 'arm64' / 'k3s-arm64').read_bytes())
+    (folder / 'nodes' / 'arm64' / 'bin' / 'k3s').chmod(0o600)
     before = files(folder / 'nodes')
-    run = support.play(folder, 'airgap.k3s.preflight', '-e', f'k3s_artifact_report={folder}/report.json', hosts=hosts, home='collection')
+    run = stage(folder, 'airgap.k3s.preflight', '-e', f'k3s_artifact_report={folder}/report.json', hosts=hosts)
     assert run.rc == 0, run.output
     assert files(folder / 'nodes') == before
-    report = {row['host']: row for row in json.loads((folder / 'report.json').read_text())}
-    binaries = {host: row['files'][0] for host, row in report.items()}
-    assert {host: (file['installed'], file['action']) for host, file in binaries.items()} == {
-        'amd64': ('absent', 'install'), 'arm': ('wrong architecture', 'replace'), 'arm64': ('same', 'replace')}
-    assert binaries['arm64']['bytes_to_send'] == 0  # only its mode is to be changed
+    assert run.changed() == 0
+    report = {row['host']: row for row in json.loads((folder / 'report.json').read_text())['hosts']}
+    found = {(host, file['kind']): (file['installed'], file['action']) for host, row in report.items() for file in row['files']}
+    assert {host: found[host, 'binary'] for host in ARCHS} == {
+        'amd64': ('absent', 'install'), 'arm': ('wrong architecture', 'replace'), 'arm64': ('same', 'attributes')}
+    assert {found[host, kind] for host in ARCHS for kind in ('script', 'archive')} == {('absent', 'install')}
+    assert report['arm64']['files'][0]['bytes_to_send'] == 0  # only its mode is to be changed
     assert report['amd64']['bytes_to_send'] == sum(path.stat().st_size for path in (
         folder / 'airgap' / 'amd64' / 'k3s', folder / 'airgap' / 'amd64' / 'k3s-airgap-images-amd64.tar.zst',
         folder / 'airgap' / 'k3s-install.sh'))
-    assert all(row['files'][1]['free'] > 0 for row in report.values())
+    assert all(file['free'] > 0 for row in report.values() for file in row['files'])
+    staged = stage(folder, 'airgap.k3s.stage', hosts=hosts)
+    assert staged.rc == 0 and (folder / 'nodes' / 'arm64' / 'bin' / 'k3s').stat().st_mode & 0o7777 == 0o755, staged.output
 
 
 @pytest.mark.parametrize('playbook', ['airgap.k3s.stage', 'airgap.k3s.preflight'])
-def test_one_host_that_cannot_be_served_stops_all_and_every_problem_of_every_host_is_named(cluster, playbook):
+def test_hosts_that_cannot_be_served_stop_all_and_every_problem_of_every_host_is_named(cluster, playbook):
     folder, hosts = cluster
     shutil.copy(folder / 'airgap' / 'amd64' / 'k3s', folder / 'airgap' / 'arm64' / 'k3s-arm64')
     (folder / 'airgap' / 'arm64' / 'k3s-airgap-images-arm64.tar.zst').write_text('<html>404</html>')
@@ -92,44 +108,71 @@ def test_one_host_that_cannot_be_served_stops_all_and_every_problem_of_every_hos
     hosts['gone'] = {**hosts['amd64'], 'ansible_connection': 'ssh', 'ansible_host': '127.0.0.1', 'ansible_port': 1}
     hosts['i686'] = {**hosts['amd64'], 'k3s_artifact_machine': 'i686'}
     before = files(folder / 'nodes')
-    run = support.play(folder, playbook, '-e', f'k3s_artifact_report={folder}/report', hosts=hosts, home='collection')
+    run = stage(folder, playbook, '-e', f'k3s_artifact_report={folder}/report', hosts=hosts)
     assert run.rc != 0
     assert files(folder / 'nodes') == before
-    message = '\n'.join(next(entry['result']['msg'] for entry in run.results if entry['task'] == 'Stop if a host cannot be served'))
-    for text in ('Nothing was changed on any host', "for host 'arm64' (machine aarch64, arch arm64): ", 'is a binary for amd64',
-                 'k3s-airgap-images-arm64.tar.zst', 'is an HTML page', "for host 'arm' (machine armv7l, arch arm): ",
-                 'gone is unreachable', "no release for the machine i686 of host 'i686'"):
-        assert text in message
-    report = {row['host']: row for row in json.loads((folder / 'report.json').read_text())}
-    assert {host: row['verdict'] for host, row in report.items()} == {
-        'amd64': 'ok', 'arm64': 'failed', 'arm': 'failed', 'gone': 'failed', 'i686': 'failed'}
-    assert len(report['arm64']['problems']) == 2
+    stopped = {entry['host']: (entry['status'], entry['result'].get('msg', ''))
+               for entry in run.results if entry['task'] == 'Stop if a host cannot be served'}
+    assert {host: status for host, (status, _text) in stopped.items()} == {
+        'amd64': 'ok', 'arm64': 'failed', 'arm': 'failed', 'gone': 'unreachable', 'i686': 'failed'}
+    for host, texts in {
+            'arm64': ("for host 'arm64' (machine aarch64, arch arm64): ", 'is a binary for amd64', 'k3s-airgap-images-arm64.tar.zst', 'is an HTML page'),
+            'arm': ("for host 'arm' (machine armv7l, arch arm): ",), 'gone': ('gone is unreachable',),
+            'i686': ("no release for the machine i686 of host 'i686'",)}.items():
+        assert all(text in stopped[host][1] for text in texts), stopped[host]
+    report = {row['host']: row['problems'] for row in json.loads((folder / 'report.json').read_text())['hosts']}
+    assert {host: len(problems) for host, problems in report.items()} == {'amd64': 0, 'arm64': 2, 'arm': 1, 'gone': 1, 'i686': 1}
 
 
 def test_a_relative_artifact_directory_is_found_from_where_the_command_was_started(cluster):
     folder, hosts = cluster
-    run = support.play(folder, 'airgap.k3s.preflight', '-e', 'k3s_artifact_dir=airgap', hosts=hosts, home='collection')
+    run = stage(folder, 'airgap.k3s.preflight', '-e', 'k3s_artifact_dir=airgap', hosts=hosts)
     assert run.rc == 0, run.output
-    assert run.result('arm', 'Put the K3s binary on the node')['k3s_artifact']['source'] == str(folder / 'airgap' / 'arm' / 'k3s-armhf')
+    known = run.result('arm', 'Look at what each host gets')['k3s_artifact']
+    assert known['files'][0]['source'] == str(folder / 'airgap' / 'arm' / 'k3s-armhf')
+
+
+def test_a_report_that_cannot_be_written_stops_before_anything_is_looked_at(cluster):
+    folder, hosts = cluster
+    run = stage(folder, 'airgap.k3s.stage', '-e', 'k3s_artifact_report=out/rep', hosts=hosts)
+    assert run.rc != 0 and f'the folder {folder}/out does not exist' in run.output
+    assert [entry['task'] for entry in run.results] == ['Find out whether the report can be written']
+    assert not files(folder / 'nodes')
 
 
 def test_stage_in_check_mode_changes_nothing(cluster):
     folder, hosts = cluster
-    run = support.play(folder, 'airgap.k3s.stage', '--check', '--diff', hosts=hosts, home='collection')
+    run = stage(folder, 'airgap.k3s.stage', '--check', '--diff', hosts=hosts)
     assert run.rc == 0, run.output
     assert not files(folder / 'nodes')
 
 
+def demo(folder, *arguments, env=None):
+    return support.play(folder, 'airgap.k3s.demo', *arguments, hosts={}, home='collection', env=env)
+
+
 def test_demo_proves_with_elf_headers_that_each_pretend_node_got_its_own(tmp_path):
-    run = support.play(tmp_path, 'airgap.k3s.demo', '-e', f'k3s_artifact_scratch={tmp_path}/scratch', hosts={}, home='collection')
+    run = demo(tmp_path, '-e', f'k3s_artifact_scratch={tmp_path}/scratch')
     assert run.rc == 0, run.output
-    assert 'The three nodes are pretend ones' in run.output
+    assert 'The three nodes are pretend ones' in run.output and f'Look at them: {tmp_path}/scratch' in run.output
     for name, arch in (('server-x86', 'amd64'), ('agent-pi4', 'arm64'), ('agent-pi2', 'arm')):
         assert support.elf_arch(tmp_path / 'scratch' / name / 'usr' / 'local' / 'bin' / 'k3s') == arch
     assert run.changed() > 0
-    again = support.play(tmp_path, 'airgap.k3s.demo', '-e', f'k3s_artifact_scratch={tmp_path}/scratch', hosts={}, home='collection')
+    again = demo(tmp_path, '-e', f'k3s_artifact_scratch={tmp_path}/scratch')
     assert again.rc == 0, again.output
     assert again.changed() == 0
+
+
+def test_demo_works_in_a_path_with_a_space_and_leaves_nothing_behind(tmp_path):
+    folder, scratch = tmp_path / 'a folder', tmp_path / 'its temporary files'
+    source = folder / 'ansible_collections' / 'airgap' / 'k3s'
+    scratch.mkdir()
+    for name in ('playbooks', 'plugins'):
+        shutil.copytree(support.ROOT / name, source / name)
+    shutil.copy(support.ROOT / 'galaxy.yml', source)
+    done = support.ansible('ansible-playbook', 'airgap.k3s.demo', folder=folder, env={'ANSIBLE_COLLECTIONS_PATH': str(folder), 'TMPDIR': str(scratch)})
+    assert done.returncode == 0 and done.stdout.count('has a binary of class and machine') == 3, done.stdout
+    assert list(scratch.glob('k3s-artifact-demo*')) == []
 
 
 @pytest.fixture(scope='session')

@@ -29,7 +29,7 @@ class Cluster:
         self.airgap.mkdir()
         self.binary = self.airgap / support.BINARIES[support.NATIVE]
         self.binary.write_bytes(support.program(body=bytes(200000)))
-        (self.airgap / f'k3s-airgap-images-{support.NATIVE}.tar.zst').write_bytes(b'\x28\xb5\x2f\xfd' + bytes(300000))
+        (self.airgap / f'k3s-airgap-images-{support.NATIVE}.tar').write_bytes(support.image_archive(support.NATIVE) + bytes(300000))
         (self.airgap / 'k3s-install.sh').write_text('#!/bin/sh\n')
         for name in NODES:
             (self.node(name) / 'bin').mkdir(parents=True)
@@ -64,7 +64,7 @@ class Cluster:
         return sorted(re.sub(r'\.k3s-artifact\..*', 'PARTIAL', str(path.relative_to(self.folder / 'nodes'))) for path in paths)
 
     def complete(self, name):
-        return sorted([f'{name}/bin/k3s', f'{name}/bin/k3s-install.sh', f'{name}/k3s/agent/images/k3s-airgap-images-{support.NATIVE}.tar.zst'])
+        return sorted([f'{name}/bin/k3s', f'{name}/bin/k3s-install.sh', f'{name}/k3s/agent/images/k3s-airgap-images-{support.NATIVE}.tar'])
 
 
 @pytest.fixture(name='cluster')
@@ -148,6 +148,12 @@ def relative_path(_cluster, bad):
     bad['k3s_artifact_data_dir'] = 'var/lib/rancher/k3s'
 
 
+def newer_on_the_node(cluster, _bad):
+    newer = cluster.node('bad') / 'bin' / 'k3s'
+    newer.write_bytes(support.program('k3s version v1.32.0+k3s1 (abcdef12)'))
+    newer.chmod(0o755)
+
+
 def no_connection_plugin(_cluster, bad):
     bad['ansible_connection'] = 'nothing.like.it'
 
@@ -156,7 +162,7 @@ REASONS = {
     no_folder: 'bad: the folder .*/nowhere does not exist. Create it first',
     blocked: '.*/nodes/bad/k3s is in the way of the folder .*/bad/k3s/agent/images: it is a dangling link or a file',
     read_only: 'cannot write to /proc/sys on the node, or its file system is read-only. .* or set k3s_artifact_dest to a path',
-    no_room: 'bad: 50[0-9]{4} bytes are needed in .*/bin and .*/agent/images on the node, 409600 are free',
+    no_room: 'bad: 51[0-9]{4} bytes are needed in .*/bin and .*/agent/images on the node, 409600 are free',
     directory_there: '.*/nodes/bad/bin/k3s is a directory, not a file',
     another_machine: "bad: it says that it is '[a-z0-9_]+', its facts say riscv64",
     no_release: "no release for the machine i686 of host 'bad'",
@@ -165,6 +171,7 @@ REASONS = {
     undefined: 'not_there.* is undefined',
     no_switch: "k3s_artifact_probe of bad is 'perhaps'. Set it to true or false",
     relative_path: "k3s_artifact_data_dir of bad is 'var/lib/rancher/k3s/agent/images'. Set it to an absolute path",
+    newer_on_the_node: 'bad: it has K3s v1.32.0[+]k3s1, and .* is v1.31.4[+]k3s1: .* Set k3s_artifact_downgrade: true',
     no_connection_plugin: 'nothing.like.it',
 }
 
@@ -197,6 +204,26 @@ def test_all_problems_of_a_host_are_named_at_once_and_each_once(cluster):
     assert [next(text for text in ('HTML page', 'nowhere does not exist', 'in the way') if text in problem) for problem in problems] == [
         'HTML page', 'nowhere does not exist', 'in the way']
     assert_stopped(run, 'HTML page')
+
+
+def test_a_downgrade_on_purpose_is_staged(cluster):
+    newer_on_the_node(cluster, cluster.hosts['bad'])
+    run = cluster.run('airgap.k3s.stage', '-e', 'k3s_artifact_downgrade=true')
+    assert run.rc == 0, run.output
+    assert (looked(run, 'bad')['node_version'], looked(run, 'bad')['version']) == ('v1.32.0+k3s1', 'v1.31.4+k3s1')
+    assert cluster.files() == sorted(file for name in NODES for file in cluster.complete(name))
+
+
+def test_archives_that_are_no_longer_needed_on_a_node_are_named_and_left_there(cluster):
+    images = cluster.node('good') / 'k3s' / 'agent' / 'images'
+    images.mkdir(parents=True)
+    for name in ('k3s-airgap-images-s390x.tar.gz', 'own.tar'):
+        (images / name).write_text('')
+    run = cluster.run('airgap.k3s.stage', '-e', 'k3s_artifact_proble=false')
+    assert run.rc == 0, run.output
+    assert looked(run, 'good')['superseded'] == ['k3s-airgap-images-s390x.tar.gz']
+    assert (images / 'k3s-airgap-images-s390x.tar.gz').exists()
+    assert looked(run, 'good')['warnings'] == ['k3s_artifact_proble is no variable of this collection. Perhaps k3s_artifact_probe was meant.']
 
 
 def test_room_is_asked_for_all_files_of_a_file_system_together(cluster):
@@ -267,7 +294,7 @@ def test_a_host_whose_rename_fails_is_named_with_what_it_has_and_what_it_has_not
     run = cluster.run('airgap.k3s.stage', '-e', f'k3s_artifact_report={cluster.folder}/report')
     assert run.rc != 0
     problem, = run.result('bad', 'Put everything in place')['k3s_artifact']['problems']
-    assert re.search(r'bad/bin/k3s cannot be replaced: mv: busy.* Of this run it has .*tar.zst, .*/k3s-install.sh, and not .*/bad/bin/k3s\.$', problem)
+    assert re.search(r'bad/bin/k3s cannot be replaced: mv: busy.* Of this run it has .*tar, .*/k3s-install.sh, and not .*/bad/bin/k3s\.$', problem)
     assert recap(run)['bad'] == {'changed': 1, 'unreachable': 0, 'failed': 1}
     assert cluster.files('good', 'other') == sorted(cluster.complete('good') + cluster.complete('other'))
     rows = {row['host']: row for row in json.loads((cluster.folder / 'report.json').read_text())['hosts']}
@@ -282,7 +309,7 @@ def test_the_binary_is_the_last_to_be_put_in_place(cluster):
     cluster.program('mv', f'case "$*" in *nodes/good*) for last; do :; done; echo "$last" >>{cluster.folder}/renames ;; esac')
     assert cluster.run().rc == 0
     names = [line.rpartition('/')[2] for line in (cluster.folder / 'renames').read_text().splitlines()]
-    assert [name for name in names if not name.startswith('.')] == [f'k3s-airgap-images-{support.NATIVE}.tar.zst', 'k3s-install.sh', 'k3s']
+    assert [name for name in names if not name.startswith('.')] == [f'k3s-airgap-images-{support.NATIVE}.tar', 'k3s-install.sh', 'k3s']
 
 
 def test_what_the_step_send_did_not_note_is_not_put_in_place(cluster):
@@ -372,4 +399,4 @@ def test_the_archives_go_where_the_data_directory_is(cluster, variables, folder)
     del cluster.hosts['good']['k3s_artifact_data_dir']
     cluster.hosts['good'].update({name: value.format(node=node) for name, value in variables.items()})
     assert cluster.run('airgap.k3s.stage', '--limit', 'good').rc == 0
-    assert (node / folder / f'k3s-airgap-images-{support.NATIVE}.tar.zst').is_file()
+    assert (node / folder / f'k3s-airgap-images-{support.NATIVE}.tar').is_file()

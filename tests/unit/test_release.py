@@ -98,7 +98,7 @@ def test_architectures_are_those_asked_for_else_the_inventorys_else_all(asked, m
     (['x86_64'], {}, 'names x86_64'),
     (['arm\x1b[31m'], {}, r'names arm\\x1b\[31m:'),
     (None, {'b': 'armv6l', 'a': 'i686', 'c': 'x86_64'}, r'no release for a \(i686\), b \(armv6l\)\. Name the architectures'),
-    (None, {'a': '{{ x }}\n'}, r'no release for a \({{ x }}\\n\)\.'),
+    (None, {'a': '{{ x }}\n'}, r'no release for a \({ { x }}\\n\)\.'),
 ])
 def test_architectures_without_a_release_are_named(asked, machines, sentence):
     with pytest.raises(release.ArtifactError, match=sentence):
@@ -167,7 +167,7 @@ FILES = {'k3s': support.elf('amd64'), 'k3s-airgap-images-amd64.tar.zst': b'image
 def folder(root):
     """Return the folder of a release that has FILES."""
     listed = ''.join(f'{hashlib.sha256(data).hexdigest()}  {name}\n' for name, data in FILES.items()).encode()
-    return release.Folder(str(root), 'amd64', '.tar.zst', listed, b'#!/bin/sh\n', MIRROR + '/list')
+    return release.Folder(str(root), 'amd64', 'v1.31.4+k3s1', '.tar.zst', listed, b'#!/bin/sh\n', MIRROR + '/list')
 
 
 def arrived(one):

@@ -64,7 +64,7 @@ def make_release(folder):
         names = [f'k3s-airgap-images-{arch}.tar{ending}' for ending in ('', '.gz', '.zst')] + [support.BINARIES[arch]]
         for name in names[:-1]:
             (folder / name).write_bytes(f'{name} of {arch}\n'.encode() * 5000)
-        (folder / names[-1]).write_bytes(support.elf(arch, body=f'K3s for {arch}'.encode() * 20000))
+        (folder / names[-1]).write_bytes(support.elf(arch, body=f'K3s v1.31.4+k3s1 for {arch} '.encode() * 10000))
         (folder / f'sha256sum-{arch}.txt').write_text(''.join(f'{support.sha256(folder / name)}  {name}\n' for name in names))
 
 
