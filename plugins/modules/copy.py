@@ -26,11 +26,11 @@ description:
     C(k3s-riscv64), C(k3s-<arch>) as k3s-ansible writes it, or a name in the variable C(k3s_binary_map)), and O(dest) is
     absent or the folder of the install path.
   - >-
-    It is a binary if O(src) has the name of a K3s binary and is an ELF executable, and O(dest) is anywhere else. The
-    file goes to the install path all the same, with a warning.
-  - >-
     It is a binary if O(src) is an ELF executable, O(dest) ends in the file name of the install path, and the folder of
     O(dest) leads to that of the install path by a link on the node.
+  - >-
+    It is a binary if O(src) has the name of a K3s binary and is an ELF executable, and O(dest) is anywhere else. The
+    file goes to the install path all the same, with a warning.
   - >-
     It is the install script if O(src) is a file C(k3s-install.sh) and O(dest) is the folder of the install path or
     C(k3s-install.sh) in it.
