@@ -72,7 +72,7 @@ sum_sha256sum() { sha256sum; }
 digest_by() { "sum_$1" 2>/dev/null | { read -r d rest; printf %s "$d"; }; }
 works() {
     command -v "$1" >/dev/null 2>&1 || return 1
-    [ "$(printf abc | digest_by "$1")" = ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad ]
+    [ "$(printf %s "$word" | digest_by "$1")" = "$proof" ]
 }
 digest() {
     if [ -z "$by" ]; then for by in openssl python3 sha256sum; do works "$by" && break; done; fi
@@ -114,14 +114,15 @@ stale() {
     done
 }
 at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
+# With -- only: without it, kill of procps takes a process group that begins with 1 for everybody. Some know one form, some the other.
+end_group() { kill -s KILL -- "-$1" || kill -9 -- "-$1"; }
 guarded() {
-    # kill with -- only: without it, kill of procps takes a process group that begins with 1 for everybody.
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
         $s sh -c 'mark=$1; shift; { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
             echo "
 $mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
-        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; kill -s KILL -- "-$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
-        wait $p; kill $w; [ -z "$s" ] || kill -s KILL -- "-$p"; } 2>/dev/null )
+        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; end_group "$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
+        wait $p; kill $w; [ -z "$s" ] || end_group "$p"; } 2>/dev/null )
     code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
     out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
 }
@@ -310,7 +311,9 @@ fi
 
 
 def shell_program(script, **values):
-    """Return *script* with *values* as its shell variables."""
+    """Return *script* with *values* as its shell variables; with a word, also what a program for SHA-256 has to say of it."""
+    if 'word' in values:
+        values['proof'] = hashlib.sha256(values['word'].encode()).hexdigest()
     return ''.join(f'{name}={shlex.quote(str(value))}\n' for name, value in values.items()) + script.strip('\n') + '\n'
 
 
@@ -329,8 +332,9 @@ def answers(stdout, word):
 
 
 def plain(text, limit=LONGEST_ANSWER):
-    """Return what a node says as one short line without control characters."""
+    """Return what a node says as one short line without control characters and without the beginning of a template."""
     text = re.sub(r'[^ -~\u00a1-\ud7ff\ue000-\ufffd]', lambda match: match.group().encode('unicode_escape', 'replace').decode(), text[:limit])
+    text = re.sub(r'{(?=[{%#])', '{ ', text)  # ansible-core up to 2.18 templates the message of an error again
     return text if len(text) <= limit else text[:limit] + '...'
 
 
@@ -677,7 +681,7 @@ def read(file, path, length):
     try:
         return file.read(length)
     except OSError as error:
-        raise StagingError(f'{path} cannot be read any more: {error.strerror}. Nothing was put in place.') from error
+        raise StagingError(f'{path} cannot be read any more: {error.strerror}. Nothing was put in place.') from None
 
 
 class Delivery:
@@ -689,6 +693,7 @@ class Delivery:
         become = self._connection.become
         wants_terminal = become and (getattr(become, 'require_tty', False) or not getattr(become, 'pipelining', True))
         self._piped = is_core_ssh(self._connection) and not wants_terminal  # standard input, no terminal
+        self._kept = 'It was not put in place'  # until a plan knows what is there
 
     def fail(self, text):
         raise StagingError(f'{self._host}: {text}')
@@ -739,6 +744,7 @@ class Delivery:
         if partial and partial.length <= job.artifact.size and node.sha256 != job.artifact.sha256:
             with self._opened(job.artifact.source) as file:
                 resume = resume_at(file, job.artifact.source, partial)
+        self._kept = f'What was at {job.dest} before is still there' if node.kind != 'absent' else f'Nothing is at {job.dest}'
         return plan(job, node, resume)
 
     # --- send and install
@@ -827,7 +833,7 @@ class Delivery:
                     display.vvv(f'K3S ARTIFACT: no stream to the node ({error}), so the file goes the way of put_file', host=self._host)
                     break
                 if not tries:
-                    raise self._broken(job, planned.start, error) from error
+                    raise self._broken(job, planned.start, error) from None
         return self._put(job, node, planned, script, **values), 'put_file'
 
     def _after_break(self, job, error):
@@ -835,12 +841,12 @@ class Delivery:
         try:
             return self.look(job.target)[0]
         except AnsibleError:
-            raise self._broken(job, None, error) from error
+            raise self._broken(job, None, error) from None
 
     def _broken(self, job, there, error):
-        continues = 'and the next run continues the transfer' if there is None else f'{there} bytes are there, and the next run continues the transfer'
-        return AnsibleConnectionFailure(f'the connection broke while {job.artifact.source} was sent; nothing was put in place, what was at {job.dest} '
-                                        f'before is complete, {continues}. {plain(to_text(error))}')
+        there = '' if there is None else f' {there} bytes have arrived.'
+        return AnsibleConnectionFailure(f'the connection broke while {job.artifact.source} was sent.{there} {self._kept}, and the next run continues '
+                                        f'the transfer. {plain(to_text(error))}')
 
     def _stream(self, job, node, planned, script, **values):
         progress = Progress(self._host, os.path.basename(job.artifact.source), job.artifact.size, planned.start, self._action._task.no_log)
@@ -873,7 +879,7 @@ class Delivery:
             return open(path, 'rb', buffering=0)
         except OSError as error:
             raise StagingError(f'{self._host}: {path} was there when it was verified and cannot be read now: {error.strerror}. '
-                               f'Put it back and run again. Nothing was changed.') from error
+                               f'Put it back and run again. Nothing was changed.') from None
 
     def _answer(self, job, program, what):
         """Run (word, program) of a verb that changes something; return its answers, or fail with what it says."""
@@ -903,7 +909,7 @@ class Delivery:
             'rename': f'{job.dest} cannot be replaced: {reason}',
             'ended': 'the run ended',
         }.get(kind, f'{job.dest} cannot be installed: {reason or output}')
-        self.fail(f'{message}. What was at {job.dest} before is still there.')
+        self.fail(f'{message}. {self._kept}.')
 
 
 def said(result):
@@ -1024,7 +1030,8 @@ def checked_switch(host, name, value):
 class ActionModule(core_copy().ActionModule):
 
     def run(self, tmp=None, task_vars=None):
-        self._vars = variables_of_target(self._task, task_vars or {})
+        self._task_vars = task_vars or {}
+        self._vars = variables_of_target(self._task, self._task_vars)
         self._host = to_text(self._vars.get('inventory_hostname', ''))
         self._lookup = None
         with self._arguments(self._with_defaults_of_builtin()):
@@ -1177,6 +1184,8 @@ class ActionModule(core_copy().ActionModule):
             else:
                 raise StagingError('the lookup plugin k3s_artifact was not found, which copy needs to choose a K3s binary. '
                                    'Put k3s_artifact.py into a folder lookup_plugins/ beside the playbook.')
+            if self._task.delegate_to:  # no fact of the first host may decide for the delegated one
+                self._lookup.prepare(self._task_vars)
             self._lookup.prepare(self._vars)
         return self._lookup
 

@@ -22,7 +22,8 @@ from ansible.utils.unsafe_proxy import wrap_var
 from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target, checked_path, checked_switch, plain)
+    ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
+    checked_path, checked_switch, plain)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
@@ -35,6 +36,7 @@ MODES = {'binary': '0755', 'script': '0755', 'archive': '0644'}
 # A K3s that is restarted between two renames finds the images of both releases, and the new binary only with its own.
 PLACED = ('archive', 'script', 'binary')
 RELEASED_ARCHIVE = 'k3s-airgap-images-'
+ARTIFACT_FIELDS = ('source', 'size', 'sha256', 'verified', 'version')
 LONGEST_PROBLEM = 4000  # characters
 
 
@@ -43,7 +45,8 @@ LONGEST_PROBLEM = 4000  # characters
 
 def images_directory(setting):
     """Return (variable, path) of the images directory. *setting* gives the value of a variable, or None."""
-    for name, below in (('k3s_artifact_images_dest', ''), ('k3s_artifact_data_dir', IMAGES_DIRECTORY), ('k3s_server_location', IMAGES_DIRECTORY)):
+    for name, below in (('k3s_artifact_images_dest', ''), ('k3s_artifact_data_dir', IMAGES_DIRECTORY),
+                        ('k3s_server_location', IMAGES_DIRECTORY)):
         value = setting(name)
         if value:
             return name, f'{value}{below}' if isinstance(value, str) else value
@@ -51,9 +54,9 @@ def images_directory(setting):
 
 
 def missing_room(parts):
-    """Yield a sentence for each file system of the node without room for all that comes: it is sent before anything is replaced.
+    """Yield a sentence for each file system of the node without room for all that comes.
 
-    parts: (job, node, plan).
+    Everything is sent before anything is replaced. parts: (job, node, plan).
     """
     needed, free, folders = {}, {}, {}
     for job, node, planned in parts:
@@ -65,7 +68,8 @@ def missing_room(parts):
             free[place] = max(free.get(place, 0), node.free)
     for place, size in needed.items():
         if size > free.get(place, size):
-            yield f'{size} bytes are needed in {" and ".join(folders[place])} on the node, {free[place]} are free. Free some space'
+            yield (f'{size} bytes are needed in {" and ".join(folders[place])} on the node, {free[place]} are free. '
+                   f'Free some space')
 
 
 def superseded(there, new):
@@ -76,19 +80,20 @@ def superseded(there, new):
     def stem(name):
         return next((name[:-len(suffix)] for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), '')
     stems = {stem(name) for name in new}
-    ours = any(name.startswith(RELEASED_ARCHIVE) for name in stems)
-    return sorted(name for name in set(there) - set(new) if stem(name) and (stem(name) in stems or ours and name.startswith(RELEASED_ARCHIVE)))
+    released = RELEASED_ARCHIVE if any(name.startswith(RELEASED_ARCHIVE) for name in stems) else '/'
+    return sorted(name for name in set(there) - set(new)
+                  if stem(name) and (stem(name) in stems or name.startswith(released)))
 
 
 def misspelt(name, near):
-    """Return a warning for a variable that is called like one of ours and is not; *near* is the one that it resembles, if any."""
+    """Return a warning for a variable that is called like ours and is none; *near* is the one that it resembles."""
     return f'{name} is no variable of this collection.' + (f' Perhaps {near} was meant.' if near else '')
 
 
 def file_row(job, node=None, planned=None):
     """Return what a report says of one file."""
-    row = {'kind': job.kind, 'dest': job.dest, 'installed': '', 'action': '', 'bytes_to_send': 0, 'came': '', 'free': None,
-           **{name: getattr(job.artifact, name) for name in ('source', 'size', 'sha256', 'verified', 'version')}}
+    row = {'kind': job.kind, 'dest': job.dest, 'installed': '', 'action': '', 'bytes_to_send': 0, 'came': '',
+           'free': None, **{name: getattr(job.artifact, name) for name in ARTIFACT_FIELDS}}
     if planned:
         row.update(installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send, free=node.free)
     return row
@@ -96,8 +101,9 @@ def file_row(job, node=None, planned=None):
 
 def sent_entry(job, node, planned, sent):
     """Return what the step "place" has to know of a file that waits on the node, or whose attributes are to be set."""
-    return {'kind': job.kind, 'source': job.artifact.source, 'dest': job.dest, 'size': job.artifact.size, 'sha256': job.artifact.sha256,
-            'owner': job.owner, 'machine': node.machine, 'uid': node.status.get('uid'), 'gid': node.status.get('gid'),
+    return {'kind': job.kind, 'source': job.artifact.source, 'dest': job.dest, 'size': job.artifact.size,
+            'sha256': job.artifact.sha256, 'owner': job.owner, 'machine': node.machine,
+            'uid': node.status.get('uid'), 'gid': node.status.get('gid'),
             'waiting': sent['waiting'], 'token': sent['token'], 'came': 'pushed' if planned.to_send else 'there'}
 
 
@@ -108,11 +114,14 @@ def part_of_entry(entry):
     """
     if not isinstance(entry, Mapping):
         return None
-    texts = {name: entry.get(name) for name in ('kind', 'source', 'dest', 'sha256', 'machine', 'waiting', 'token', 'came')}
+    names = ('kind', 'source', 'dest', 'sha256', 'machine', 'waiting', 'token', 'came')
+    texts = {name: entry.get(name) for name in names}
     size, uid, gid, owner = (entry.get(name) for name in ('size', 'uid', 'gid', 'owner'))
     if not all(isinstance(text, str) and '\0' not in text for text in texts.values()) or texts['kind'] not in MODES:
         return None
-    if not isinstance(size, int) or not isinstance(uid, (int, type(None))) or not isinstance(gid, (int, type(None))) or owner not in ('root', None):
+    if not isinstance(size, int) or not all(isinstance(each, (int, type(None))) for each in (uid, gid)):
+        return None
+    if owner not in ('root', None):
         return None
     if not texts['dest'].startswith('/') or not re.fullmatch('[0-9a-f]{64}', texts['sha256']):
         return None
@@ -128,7 +137,7 @@ def known_of(result):
     """Return what a step before noted of the host."""
     known = result.get('k3s_artifact')
     files = known.get('files') if isinstance(known, Mapping) else None
-    if not isinstance(files, list) or not all(isinstance(row, Mapping) and isinstance(row.get('action'), str) for row in files):
+    if not isinstance(files, list) or not all(isinstance(row, Mapping) and 'action' in row for row in files):
         return {'files': [], 'problems': ['The step before noted nothing of this host.']}
     return {**known, 'files': [dict(row) for row in files], 'problems': list(known.get('problems') or [])}
 
@@ -142,8 +151,9 @@ class Findings:
     def __init__(self, host, known=None):
         self.host = host
         self.known = known or {
-            'host': host, 'machine': '', 'arch': '', 'problems': [], 'warnings': [], 'unreachable': False, 'directory': '', 'node_version': '',
-            'version': '', 'bytes_to_send': 0, 'free': None, 'left_out': [], 'superseded': [], 'files': []}
+            'host': host, 'machine': '', 'arch': '', 'problems': [], 'warnings': [], 'unreachable': False,
+            'directory': '', 'node_version': '', 'version': '', 'bytes_to_send': 0, 'free': None, 'left_out': [],
+            'superseded': [], 'files': []}
         self.jobs = []
         self.parts = []  # (job, node, plan)
 
@@ -186,16 +196,18 @@ class ActionModule(ActionBase):
         return getattr(self, f'_{step}')(*before)
 
     def _step(self):
-        """Return the step that the task asks for and, in a list, the result of the step before where it goes on from one."""
+        """Return the step that the task asks for and, in a list, the result of the step that it goes on from."""
         unknown = set(self._task.args) - {'step', 'of'}
         step, name = self._task.args.get('step', 'look'), self._task.args.get('of')
         if unknown or step not in STEPS:
-            raise AnsibleActionFail(f'stage takes the options step, which is one of {", ".join(STEPS)}, and of. It got {self._task.args!r}.')
+            raise AnsibleActionFail(f'stage takes the options step, which is one of {", ".join(STEPS)}, and of. '
+                                    f'It got {self._task.args!r}.')
         if step == 'look':
             return step, []
         if not name or not isinstance(self._vars.get(name), Mapping):  # as it is: what a node said could be a template
-            raise AnsibleActionFail(f'{self._host}: the step {step} goes on from the result of the step before it, and the variable {name!r} '
-                                    f'holds none. Give "of" the name that the task before registers.')
+            raise AnsibleActionFail(f'{self._host}: the step {step} goes on from the result of the step before it, and '
+                                    f'the variable {name!r} holds none. Give "of" the name that the task before '
+                                    f'registers.')
         return step, [self._vars[name]]
 
     # --- look
@@ -203,28 +215,32 @@ class ActionModule(ActionBase):
     def _look(self):
         return self._found().result()
 
-    def _found(self):
-        """Return the :class:`Findings` of the host: its files, verified, one look at the node, and a plan for each file."""
+    def _found(self, machine=None):
+        """Return the :class:`Findings` of the host: its files, one look at the node, and a plan for each file.
+
+        machine: what the node said before that it is, if it was asked.
+        """
         found = Findings(self._host)
         with found.noted():
-            self._prepare()
+            self._prepare(machine)
             found.known.update(machine=self._lookup.host.machine, arch=self._lookup.host.arch)
             self._find_files(found)
             self._look_at_node(found)
         return found
 
-    def _prepare(self):
+    def _prepare(self, machine):
         """Load and prepare the lookup for the host. Where nothing says what machine it is, it is asked."""
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
         self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch)
         if self._connection._shell.SHELL_FAMILY != 'sh' or self._is_become_unprivileged():
-            raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set k3s_artifact_become: false to '
-                               f'stage as the user who logs in.')
+            raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set '
+                               f'k3s_artifact_become: false to stage as the user who logs in.')
         self._lookup.prepare(self._vars)
         self._folder = os.path.dirname(self._path('k3s_artifact_dest', INSTALL_PATH))
+        self._is_told = self._lookup.get_option('machine')
         if not self._lookup.knows_machine():
-            node, = self._delivery.look(Target(self._folder, 'script'))
-            self._lookup.prepare(self._vars, machine=node.machine)
+            machine = machine or self._delivery.look(Target(self._folder, 'script'))[0].machine
+            self._lookup.prepare(self._vars, machine=machine)
 
     def _path(self, name, default):
         return checked_path(self._host, name, self._lookup.setting(name, default))
@@ -249,10 +265,11 @@ class ActionModule(ActionBase):
             for path in k3s_artifact.choose_archives(lookup._offered()[0], lookup.host.archive_arch):
                 with found.noted():
                     artifact = lookup.archive(path)
-                    found.jobs.append(self._job(artifact, 'archive', os.path.join(folder, os.path.basename(artifact.source))))
+                    found.jobs.append(self._job(artifact, 'archive', os.path.join(folder, os.path.basename(path))))
             found.known['left_out'] = [[os.path.basename(path), why] for path, why in lookup.left_out()]
         with contextlib.suppress(AnsibleError):  # noted above
-            found.known['directory'] = lookup.root or (os.path.dirname(found.jobs[0].artifact.source) if found.jobs else '')
+            beside = os.path.dirname(found.jobs[0].artifact.source) if found.jobs else ''
+            found.known['directory'] = lookup.root or beside
         found.known['warnings'] = [misspelt(name, near) for name, near in k3s_artifact.misspelt(self._vars)]
         found.known['files'] = [file_row(job) for job in found.jobs]
 
@@ -264,7 +281,7 @@ class ActionModule(ActionBase):
         """Look at the node, also where no file was found for it: it may have problems of its own."""
         nodes = self._delivery.look(*([job.target for job in found.jobs] or [Target(self._folder, 'script')]))
         for job, node in zip(found.jobs, nodes):
-            if self._lookup.get_option('machine'):
+            if self._is_told:
                 node = node._replace(arch=job.artifact.arch)
             with found.noted():
                 planned = self._delivery.plan(job, node._replace(free=None))  # room is asked for all files together
@@ -275,11 +292,13 @@ class ActionModule(ActionBase):
                 if planned.refusal:
                     raise StagingError(f'{self._host}: {planned.refusal}.')
         beside = {name for _job, node, _planned in found.parts for name in node.beside}
-        found.known['superseded'] = superseded(beside, [os.path.basename(job.dest) for job in found.jobs if job.kind == 'archive'])
+        new = [os.path.basename(job.dest) for job in found.jobs if job.kind == 'archive']
+        found.known['superseded'] = superseded(beside, new)
         for sentence in missing_room(found.parts):
             found.note(f'{self._host}: {sentence}.')
         free = [node.free for _job, node, _planned in found.parts if node.free is not None]
-        found.known.update(free=min(free, default=None), bytes_to_send=sum(planned.to_send for _job, _node, planned in found.parts))
+        to_send = sum(planned.to_send for _job, _node, planned in found.parts)
+        found.known.update(free=min(free, default=None), bytes_to_send=to_send)
 
     # --- send
 
@@ -288,7 +307,7 @@ class ActionModule(ActionBase):
         known = known_of(looked)
         if self._task.check_mode or known['problems'] or all(row['action'] == 'nothing' for row in known['files']):
             return Findings(self._host, known).result(sent=[])
-        found, sent = self._found(), []
+        found, sent = self._found(known.get('machine')), []
         for job, node, planned in found.parts:
             if found.problems:
                 break
@@ -317,11 +336,13 @@ class ActionModule(ActionBase):
     def _place(self, sent):
         found = Findings(self._host, known_of(sent))
         if self._task.check_mode or found.problems:
-            return found.result(changed=not found.problems and any(row['action'] != 'nothing' for row in found.known['files']))
+            changes = any(row['action'] != 'nothing' for row in found.known['files'])
+            return found.result(changed=changes and not found.problems)
         entries = sent.get('sent')
         parts = [part_of_entry(entry) for entry in entries] if isinstance(entries, list) else [None]
         if None in parts:
-            raise AnsibleActionFail(f'{self._host}: what the step send noted is not what it notes. Give "of" the name that this task registers.')
+            raise AnsibleActionFail(f'{self._host}: what the step send noted is not what it notes. Give "of" the name '
+                                    f'that this task registers.')
         parts.sort(key=lambda part: PLACED.index(part[0].kind))
         came = {entry['dest']: entry['came'] for entry in entries}
         done, error = 0, None
@@ -334,7 +355,8 @@ class ActionModule(ActionBase):
             there, missing = (', '.join(job.dest for job, *_rest in some) for some in (parts[:done], parts[done:]))
             found.note(f'{error.message} Of this run it has {there or "nothing"}, and not {missing}.')
         elif found.problems:
-            found.note(f'{self._host}: the connection broke while the files were put in place. Run again, which finds out what it has.')
+            found.note(f'{self._host}: the connection broke while the files were put in place. Run again, which finds '
+                       f'out what it has.')
         return found.result(changed=done > 0)
 
     # --- check
@@ -344,4 +366,5 @@ class ActionModule(ActionBase):
         row = host_row(self._host, result, in_play=True)
         if not row['problems']:
             return {'changed': False}
-        return wrap_var({'changed': False, 'unreachable' if row['unreachable'] else 'failed': True, 'msg': ' '.join(row['problems'])})
+        verdict = 'unreachable' if row['unreachable'] else 'failed'
+        return wrap_var({'changed': False, verdict: True, 'msg': ' '.join(row['problems'])})

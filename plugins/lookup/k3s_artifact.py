@@ -1068,7 +1068,10 @@ def verified_binary(path, host, verify, version='', root=None):
 
 def verified_archive(path, host, verify, root=None):
     """Return the :class:`Artifact` for the image archive *path*, or raise what it is instead."""
-    def check(_file, _status, listed):
+    def check(file, _status, listed):
+        head = file.read(64)
+        if not head or describe_content(head).startswith('is an HTML'):
+            raise ArtifactError(describe_content(head))
         held = content(path)
         if held.kind == 'other' or held.kind in ('broken', 'no tar') and not listed:
             raise ArtifactError(held.why)
@@ -1626,9 +1629,6 @@ class LookupModule(LookupBase):
     def knows_machine(self):
         """Tell whether a variable or a fact says what the host calls itself."""
         return self._machine() is not None
-
-    def binary_names(self):  # until the action asks is_binary_name
-        return BINARY_NAMES | {os.path.basename(name) for name in self.get_option('binary_map').values()}
 
     def is_elf_executable(self, path):
         try:

@@ -12,39 +12,41 @@ author: k3s-artifact contributors
 version_added: "1.0.0"
 short_description: Put all files of a K3s release that a host gets in place, on all hosts or on none
 description:
-  - Finds what the lookup P(airgap.k3s.k3s_artifact#lookup) chooses for the host, the binary, the install script (C(k3s-install.sh)) and
-    the image archives, and brings it to the node as M(airgap.k3s.copy) does.
-  - A play of ours does that in steps, so that nothing is in place anywhere before everything is known to be right everywhere. The
-    playbooks P(airgap.k3s.preflight#playbook) and P(airgap.k3s.stage#playbook) are such plays.
+  - Finds what the lookup P(airgap.k3s.k3s_artifact#lookup) chooses for the host, the binary, the install script
+    (C(k3s-install.sh)) and the image archives, and brings it to the node as M(airgap.k3s.copy) does.
+  - A play of ours does that in steps, so that nothing is in place anywhere before everything is known to be right
+    everywhere. The playbooks C(airgap.k3s.preflight) and C(airgap.k3s.stage) are such plays.
 options:
   step:
     description:
-      - V(look) finds and verifies the host's files, looks at the node in one command, and plans. It changes nothing and does not fail.
-        Whatever stands in the way is in RV(k3s_artifact.problems), also that the node is unreachable.
-      - V(send) sends what is missing. It waits on the node under a partial name, complete, its digest checked, the binary tried once
-        (C(k3s --version), unless C(k3s_artifact_probe=false)), not executable for others. A later run finds it, whether this one goes on or
-        not; after a day it is nobody's and removed. This step, too, notes problems and does not fail. It asks nothing of a node that has
-        everything.
-      - V(place) puts everything in place with one command of renames. The order is image archives, install script, binary. K3s imports
-        archives while it runs, and those of another release do it no harm. A K3s that is restarted in between has its images in either
-        case, and the new binary never runs without them. If a rename fails, what comes after it stays as it was, and the problem names
-        what the host has and what it has not.
-      - V(check) fails on the hosts that have problems in the result of the step before, and on no others. An unreachable node is
-        reported as unreachable. With C(any_errors_fatal=true) the play ends for all hosts.
+      - V(look) finds and verifies the host's files, looks at the node in one command, and plans. It changes nothing
+        and does not fail. Whatever stands in the way is in RV(k3s_artifact.problems), also that the node is
+        unreachable.
+      - V(send) sends what is missing. It waits on the node under a partial name, complete, its digest checked, the
+        binary tried once (C(k3s --version), unless C(k3s_artifact_probe=false)), not executable for others. A later
+        run finds it, whether this one goes on or not; after a day it is nobody's and removed. This step, too, notes
+        problems and does not fail. It asks nothing of a node that has everything.
+      - V(place) puts everything in place with one command of renames. The order is image archives, install script,
+        binary. K3s imports archives while it runs, and those of another release do it no harm. A K3s that is
+        restarted in between has its images in either case, and the new binary never runs without them. If a rename
+        fails, what comes after it stays as it was, and the problem names what the host has and what it has not.
+      - V(check) fails on the hosts that have problems in the result of the step before, and on no others. An
+        unreachable node is reported as unreachable. With C(any_errors_fatal=true) the play ends for all hosts.
     type: str
     choices: [look, send, place, check]
     default: look
   of:
     description:
       - The name of the variable that the step before registered. It is read as it is, and never templated.
-      - Required for all steps but V(look). V(send) goes on from V(look), V(place) from V(send), and V(check) from any.
+      - Required for all steps but V(look). V(send) goes on from V(look), V(place) from V(send), and V(check) from
+        any.
       - V(send) and V(place) do nothing on a host that has problems.
     type: str
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
-    details: V(look) is the same in check mode, V(send) sends nothing, and V(place) says whether something would be changed.
+    details: V(look) is the same, V(send) sends nothing, and V(place) says whether something would be changed.
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: none
@@ -54,14 +56,17 @@ attributes:
     platforms: posix
 notes:
   - Everything else is said with variables of the host, which the playbooks take, too.
-  - C(k3s_artifact_dir), C(k3s_artifact_machine), C(k3s_binary_map), C(k3s_artifact_verify) and the others of the lookup choose the files.
+  - C(k3s_artifact_dir), C(k3s_artifact_machine), C(k3s_binary_map), C(k3s_artifact_verify) and the others of the
+    lookup choose the files.
   - C(k3s_artifact_dest) is the install path, by default C(/usr/local/bin/k3s). The install script goes beside it.
   - >-
     The image archives go to C(k3s_artifact_images_dest), else to C(agent/images) in C(k3s_artifact_data_dir), else in
-    C(k3s_server_location), else in C(/var/lib/rancher/k3s). C(k3s_server_location) is k3s-ansible's word for K3s's data directory.
-    Where it is set, k3s-ansible makes a link of C(/var/lib/rancher/k3s), and that fails if a folder with files is there already.
-    C(k3s_artifact_data_dir) is for a data directory that is set in another way, such as C(--data-dir) in C(extra_server_args).
-  - C(k3s_artifact_probe=false) does not try the binary on the node. C(k3s_artifact_downgrade=true) allows an older K3s.
+    C(k3s_server_location), else in C(/var/lib/rancher/k3s). C(k3s_server_location) is k3s-ansible's word for K3s's
+    data directory. Where it is set, k3s-ansible makes a link of C(/var/lib/rancher/k3s), and that fails if a folder
+    with files is there already. C(k3s_artifact_data_dir) is for a data directory that is set in another way, such as
+    C(--data-dir) in C(extra_server_args).
+  - C(k3s_artifact_probe=false) does not try the binary on the node. C(k3s_artifact_downgrade=true) allows an older
+    K3s.
   - Where the task becomes root, what is staged belongs to root. Else it belongs to the user who logs in.
 seealso:
   - module: airgap.k3s.copy
@@ -113,30 +118,79 @@ EXAMPLES = r"""
 
 RETURN = r"""
 k3s_artifact:
-  description: What is known of the host. Texts are empty where something is not known. The step V(check) returns nothing of this.
+  description:
+    - What is known of the host. Texts are empty where something is not known.
   returned: for V(step=look), V(step=send) and V(step=place)
   type: dict
   contains:
-    host: {description: Its name in the inventory., type: str, returned: success}
-    machine: {description: What the node calls itself., type: str, returned: success, sample: aarch64}
-    arch: {description: K3s's name for that., type: str, returned: success, sample: arm64}
-    problems: {description: Sentences on what stands in the way. Without any the host can be served., type: list, elements: str, returned: success}
-    warnings: {description: Sentences., type: list, elements: str, returned: success}
-    unreachable: {description: Whether the node could not be reached., type: bool, returned: success}
-    directory: {description: The artifact directory., type: str, returned: success, sample: /srv/airgap}
-    node_version: {description: The K3s that the node has., type: str, returned: success}
-    version: {description: The K3s that it gets., type: str, returned: success, sample: v1.31.4+k3s1}
-    bytes_to_send: {description: Bytes to send for all files., type: int, returned: success}
-    free: {description: The least number of bytes that is free where a file goes., type: int, returned: success}
-    left_out: {description: Files of the artifact directory that are not used, each a list of its name and the reason., type: list, returned: success}
-    superseded: {description: Image archives of the node that the new ones replace., type: list, elements: str, returned: success}
+    host:
+      description: Its name in the inventory.
+      type: str
+      returned: success
+    machine:
+      description: What the node calls itself.
+      type: str
+      sample: aarch64
+      returned: success
+    arch:
+      description: K3s's name for that.
+      type: str
+      sample: arm64
+      returned: success
+    problems:
+      description: Sentences on what stands in the way. Without any the host can be served.
+      type: list
+      elements: str
+      returned: success
+    warnings:
+      description: Sentences.
+      type: list
+      elements: str
+      returned: success
+    unreachable:
+      description: Whether the node could not be reached.
+      type: bool
+      returned: success
+    directory:
+      description: The artifact directory.
+      type: str
+      sample: /srv/airgap
+      returned: success
+    node_version:
+      description: The K3s that the node has.
+      type: str
+      returned: success
+    version:
+      description: The K3s that it gets.
+      type: str
+      sample: v1.31.4+k3s1
+      returned: success
+    bytes_to_send:
+      description: Bytes to send for all files.
+      type: int
+      returned: success
+    free:
+      description: The least number of bytes that is free where a file goes.
+      type: int
+      returned: success
+    left_out:
+      description: Files of the artifact directory that are not used, each a list of its name and the reason.
+      type: list
+      returned: success
+    superseded:
+      description: Image archives of the node that the new ones replace.
+      type: list
+      elements: str
+      returned: success
     files:
       description:
-        - The host's files, each with C(kind) (binary, script, archive), C(source), C(dest), C(size), C(sha256), C(verified), C(version),
-          C(installed) (what is at the destination), C(action), C(bytes_to_send), C(free) and C(came).
-        - C(action) is V(nothing), V(install), V(replace) or V(attributes), the last where only owner, group or mode differ.
-        - C(came) is empty after V(look), V(waiting) for what V(send) sent. After V(place) it is V(pushed) for what was sent and V(there) for what was
-          on the node before.
+        - The host's files, each with C(kind) (binary, script, archive), C(source), C(dest), C(size), C(sha256),
+          C(verified), C(version), C(installed) (what is at the destination), C(action), C(bytes_to_send), C(free) and
+          C(came).
+        - C(action) is V(nothing), V(install), V(replace) or V(attributes), the last where only owner, group or mode
+          differ.
+        - C(came) is empty after V(look), V(waiting) for what V(send) sent. After V(place) it is V(pushed) for what
+          was sent and V(there) for what was on the node before.
       type: list
       elements: dict
       returned: success

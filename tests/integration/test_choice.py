@@ -117,6 +117,7 @@ CASES = [
     Case('images-vouched-for', ['{folder}/k3s-airgap-images-arm64.tar.gz'], listed(
         'SHA256SUMS', '{good}  k3s-airgap-images-arm64.tar.gz\n', file='k3s-airgap-images-arm64.tar.gz', content=gzip.compress(support.image_archive('amd64'))), terms=('images',)),
     Case('images-without-a-manifest', 'holds no image manifest', files({'k3s-airgap-images-arm64.tar': CHART}), terms=('images',)),
+    Case('images-html-in-a-list', 'is an HTML page', listed('SHA256SUMS', WRONG + '  mine.tar.zst\n', file='mine.tar.zst', content=b'<html>404'), terms=('images',)),
     Case('images-cut', 'is cut short', files({'mine.tar.gz': gzip.compress(IMAGES)[:300]}), terms=('images',)),
     Case('images-split', 'is a part of an image archive, which K3s does not import. Join the parts: cat {folder}/i-arm64.tar.zst.* > {folder}/i-arm64.tar.zst',
          files({'i-arm64.tar.zst.aa': b'x', 'i-arm64.tar.zst.ab': b'x'}), terms=('images',)),

@@ -16,6 +16,7 @@ import sys
 import pytest
 
 import support
+from standin import Standin
 
 NODES = ('good', 'bad', 'other')
 KINDS = ('archive', 'binary', 'script')
@@ -400,3 +401,61 @@ def test_the_archives_go_where_the_data_directory_is(cluster, variables, folder)
     cluster.hosts['good'].update({name: value.format(node=node) for name, value in variables.items()})
     assert cluster.run('airgap.k3s.stage', '--limit', 'good').rc == 0
     assert (node / folder / f'k3s-airgap-images-{support.NATIVE}.tar').is_file()
+
+
+# --- over ssh --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name='standin')
+def fixture_standin(tmp_path, cluster):
+    """Return the stand-in for ssh in front of nodes of the cluster's folder; the cluster's hosts are reached through it."""
+    shutil.rmtree(tmp_path / 'nodes')
+    standin = Standin(tmp_path)
+    for name in NODES:
+        variables = {**cluster.hosts[name], **standin.host(name)}
+        del variables['k3s_artifact_machine']
+        cluster.hosts[name] = variables
+    return standin
+
+
+def over_ssh(cluster, standin, *arguments):
+    return cluster.run('airgap.k3s.stage', *arguments, env=standin.environment)
+
+
+def partials(cluster, name):
+    return [path for path in cluster.node(name).rglob('.k3s-artifact.*') if path.is_file()]
+
+
+def test_over_ssh_each_file_is_streamed_once_and_put_in_place_by_one_command(cluster, standin):
+    run = over_ssh(cluster, standin)
+    assert run.rc == 0, run.output
+    for name in NODES:
+        calls = [call['bytes'] for call in standin.calls() if call['reached'] == name]
+        assert len(calls) == 7, calls  # the machine, look; look again, three files; put in place
+        assert sorted(size > 100000 for size in calls) == [False] * 5 + [True] * 2
+        assert cluster.complete(name) == [file for file in cluster.files(name) if '/programs/' not in file]
+    standin.forget()
+    again = over_ssh(cluster, standin)
+    assert again.rc == 0 and {counts['changed'] for counts in recap(again).values()} == {0}
+    assert len(standin.calls()) == 2 * len(NODES)
+
+
+def test_a_banner_with_the_answers_of_earlier_calls_changes_nothing(cluster, standin):
+    standin.behave(banner='k3s_artifact=1\nmachine=s390x\nend=yes\n')
+    run = over_ssh(cluster, standin)
+    assert run.rc == 0, run.output
+    assert all(cluster.complete(name) == [file for file in cluster.files(name) if '/programs/' not in file] for name in NODES)
+
+
+def test_a_node_that_is_lost_at_half_leaves_every_node_as_it_was_and_the_next_run_continues(cluster, standin):
+    standin.program('bad', 'dd', 'case "$*" in *of=*airgap-images*) $real of=/dev/null bs=65536 count=1; kill -9 $PPID ;; *) exec $real "$@" ;; esac')
+    run = over_ssh(cluster, standin)
+    assert run.rc != 0
+    assert not any((cluster.node(name) / 'bin' / 'k3s').exists() for name in NODES)
+    assert all(len(partials(cluster, name)) >= 2 for name in NODES)
+    (cluster.node('bad') / 'programs' / 'dd').unlink()
+    again = over_ssh(cluster, standin)
+    assert again.rc == 0, again.output
+    assert {row['bytes_to_send'] for name in ('good', 'other') for row in looked(again, name)['files']} == {0}
+    assert all((cluster.node(name) / 'bin' / 'k3s').read_bytes() == cluster.binary.read_bytes() for name in NODES)
+    assert not any(partials(cluster, name) for name in NODES)

@@ -316,7 +316,7 @@ def test_a_cut_connection_leaves_the_old_binary_and_the_next_run_continues(site,
     print(run.output)
     assert run.rc == 4
     message = said(run)
-    assert 'the connection broke' in message and f'what is at {K3S} is complete, and the next run continues the transfer' in message
+    assert 'the connection broke' in message and f'What was at {K3S} before is still there, and the next run continues the transfer' in message
     here.check_unharmed()
     kept = here.partial.stat().st_size
     assert share * BIG <= kept < BIG

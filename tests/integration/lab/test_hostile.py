@@ -77,6 +77,15 @@ def bind_mounted(site, archives, size):
     return disk / 'images'
 
 
+def bind_mounted_from_the_same_disk(site, archives, _):
+    """The numbers of both devices are equal, and a rename is refused all the same."""
+    folder = site.node.path('/mnt/images')
+    archives.put_old(folder)
+    archives.folder.mkdir()
+    system.mount(folder, archives.folder, bind=True)
+    return folder
+
+
 def a_link(site, archives, size):
     disk = site.node.mount_tmpfs('/mnt/disk', size)
     archives.put_old(disk / 'images')
@@ -98,7 +107,7 @@ def a_link_of_the_agent(site, archives, size):
     return disk / 'agent' / 'images'
 
 
-@pytest.mark.parametrize('way', [bind_mounted, a_link, a_mount, a_link_of_the_agent])
+@pytest.mark.parametrize('way', [bind_mounted, bind_mounted_from_the_same_disk, a_link, a_mount, a_link_of_the_agent])
 def test_an_archive_whose_folder_is_on_another_disk_is_replaced_whole(site, injected, way):
     here = site('amd64')
     archives = Archives(here)
@@ -434,11 +443,12 @@ def test_the_access_list_of_the_old_binary_is_kept(site, injected, disk):
     injected.append('an access list')
 
 
-@pytest.mark.parametrize('dest', ['/k3s', '/mnt/' + 'n' * 170, '/mnt/new/and/deeper/k3s', '/mnt/with a space/k3s',
+@pytest.mark.parametrize('dest', ['/k3s', '/mnt/' + 'n' * 170, '/mnt/with a space/k3s',
                                   "/mnt/it's/k3s",
                                   '/mnt/$(touch ran)`touch ran`/k3s', '/mnt/-n/-k3s'])
 def test_an_unusual_install_path(site, injected, dest):
     here = site('amd64')
+    here.node.path(dest).parent.mkdir(parents=True, exist_ok=True)
     for _ in range(2):
         run = here.play(variables={'k3s_artifact_dest': dest}, arguments={'dest': dest})
         assert run.rc == 0, run.output
@@ -526,7 +536,8 @@ def test_what_the_kernel_refuses_is_never_a_script_whatever_shell_is_called_sh(s
 SAYINGS = {'escape sequences': "'\\033[2J\\033]0;title\\007x86_64'",
            'lines': "'x86_64\\n@machine=aarch64\\n@kind=absent\\n'", 'a carriage return': "'aarch64\\rx86_64'",
            'too much': "\"$(head -c 100000 /dev/zero | tr '\\0' x)\"",
-           'a template': "\"{{ lookup('ansible.builtin.pipe', 'touch MARK') }}\"", 'NUL': "'x86\\000_64'"}
+           'a template': "\"{{ lookup('ansible.builtin.pipe', 'touch MARK') }}\"",
+           'a control character': "'x86\\001_64'"}
 
 
 @pytest.mark.parametrize('saying', SAYINGS)

@@ -35,20 +35,46 @@ def assert_each_has_its_own(nodes):
 
 def test_stage_gives_each_architecture_its_own_files_over_ssh(tmp_path, lab, nodes, airgap):
     inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values())
-    run = support.play(tmp_path, 'airgap.k3s.stage', '-e', f'k3s_artifact_dir={airgap}', hosts=inventory, home='collection')
+    arguments = ('airgap.k3s.stage', '-e', f'k3s_artifact_dir={airgap}', '-e', 'k3s_artifact_hosts=all')
+    run = support.play(tmp_path, *arguments, hosts=inventory, home='collection')
     print(run.output)
     assert run.rc == 0, run.output
     assert_each_has_its_own(nodes)
     for name, arch in ARCHS.items():
         images = nodes[name].path('/var/lib/rancher/k3s/agent/images')
         assert [path.name for path in images.iterdir()] == [f'k3s-airgap-images-{arch}.tar.zst']
-        result = run.result(name, 'Put the K3s binary on the node')
-        assert result['k3s_artifact']['machine'] == nodes[name].machine
-        assert result['k3s_artifact']['version'] == VERSION
-        assert f'sha256sum-{arch}.txt' in result['k3s_artifact']['verified']
-    again = support.play(tmp_path, 'airgap.k3s.stage', '-e', f'k3s_artifact_dir={airgap}', hosts=inventory, home='collection')
+        known = run.result(name, 'Put everything in place')['k3s_artifact']
+        assert (known['machine'], known['version']) == (nodes[name].machine, VERSION)
+        assert {file['came'] for file in known['files']} == {'pushed'}
+        assert f'sha256sum-{arch}.txt' in known['files'][0]['verified']
+    again = support.play(tmp_path, *arguments, hosts=inventory, home='collection')
     assert again.rc == 0, again.output
     assert again.changed() == 0
+
+
+@pytest.mark.parametrize('fault', ['no folder', 'noexec'])
+def test_one_node_that_cannot_be_served_keeps_every_file_from_every_node(tmp_path, lab, nodes, airgap, fault):
+    """What preflight finds, and what only the trial run of the binary on the node finds."""
+    bad = nodes['arm64']
+    if fault == 'no folder':
+        bad.path('/usr/local/bin').rename(bad.path('/usr/local/nobin'))
+        undo = '[ -d /usr/local/bin ] || mv /usr/local/nobin /usr/local/bin'
+    else:
+        assert bad.run('mount --bind /usr/local/bin /usr/local/bin && mount -o remount,bind,noexec /usr/local/bin').returncode == 0
+        undo = 'umount /usr/local/bin'
+    inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values())
+    arguments = ('airgap.k3s.stage', '-e', f'k3s_artifact_dir={airgap}', '-e', 'k3s_artifact_hosts=all')
+    try:
+        run = support.play(tmp_path, *arguments, hosts=inventory, home='collection')
+    finally:
+        bad.run(undo)
+    assert run.rc != 0
+    for node in nodes.values():
+        assert not node.path('/usr/local/bin/k3s').exists()
+        assert list(node.path('/var/lib/rancher').rglob('*.tar*')) == []
+    again = support.play(tmp_path, *arguments, hosts=inventory, home='collection')
+    assert again.rc == 0, again.output
+    assert_each_has_its_own(nodes)
 
 
 @pytest.mark.parametrize('login', ['root', 'admin', 'admin with a password'])
