@@ -266,20 +266,25 @@ def fixture_layout(tmp_path_factory):
     return folder
 
 
-def test_the_layout_of_the_readme_serves_an_untouched_k3s_ansible_and_the_override(layout):
-    """The two lines of the inventory as they are there; what k3s-ansible then looks for is in the folder."""
-    block, = (block for _language, block in BLOCK.findall(README.read_text()) if 'airgap_dir: "' in block)
-    variables = {**yaml.safe_load(block), 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required',
+def test_the_layout_of_the_readme_serves_its_inventory_for_an_untouched_k3s_ansible_and_its_task(layout):
+    blocks = BLOCK.findall(README.read_text())
+    task, inventory = (yaml.safe_load(block) for language, block in blocks if language == 'yaml')
+    variables = {**inventory, 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required',
                  'k3s_artifact_probe': False}
     hosts = {arch: {**variables, 'k3s_artifact_machine': support.MACHINES[arch],
                     'k3s_artifact_dest': str(layout / f'{arch}.k3s')} for arch in ('amd64', 'arm64', 'arm')}
     run = support.play(layout, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
         {'name': 'show', 'ansible.builtin.debug': {'msg': '{{ airgap_dir }}'}},
+        {**task[0], 'name': 'check', 'check_mode': True},  # only root may give a file to root
+        {**task[0], 'name': 'above', 'check_mode': True, 'vars': {'airgap_dir': str(layout / 'airgap')}},
         {'name': 'stage', 'copy': {'src': '{{ airgap_dir }}/k3s', 'dest': '/usr/local/bin/k3s'}}]}], hosts=hosts)
     assert run.rc == 0, run.output
     assert 'WARNING' not in run.output
     for arch in hosts:
-        assert run.result(arch, 'show')['msg'] == str(layout / 'airgap' / arch)
+        folder = layout / 'airgap' / arch
+        assert run.result(arch, 'show')['msg'] == str(folder)
+        for name in ('check', 'above'):
+            assert run.result(arch, name)['k3s_artifact']['source'] == str(folder / 'k3s')
         assert support.elf_arch(layout / f'{arch}.k3s') == arch
 
 
