@@ -12,8 +12,8 @@ author: k3s-artifact contributors
 version_added: "1.0.0"
 short_description: Copy files to nodes, and to each node the K3s binary that is right for it
 description:
-  - Takes the place of M(ansible.builtin.copy). A task that copies a K3s binary or an image archive to where K3s has it is
-    staged. Every other task does what M(ansible.builtin.copy) does, to the letter.
+  - Takes the place of M(ansible.builtin.copy). A task that copies a K3s binary or an image archive to where K3s has it
+    is staged. Every other task does what M(ansible.builtin.copy) does, to the letter.
   - A task is staged as a binary if the file name of O(src) is that of a K3s binary (C(k3s), C(k3s-arm64), C(k3s-armhf),
     C(k3s-s390x), C(k3s-riscv64), or one in the variable C(k3s_binary_map)), and O(dest) is absent, is the install path
     C(/usr/local/bin/k3s) or its directory, or the file is an ELF executable.
@@ -22,11 +22,11 @@ description:
   - The file always goes to the install path, with a warning where O(dest) is another one. The variable
     C(k3s_artifact_dest) moves the install path on purpose.
   - An image archive on its way to C(/var/lib/rancher/k3s/agent/images/) is skipped for a node of another architecture.
-  - With C(delegate_to), the node that gets the file decides. Without facts, the node is asked (C(uname -m)). Facts that are
-    not what the node itself says are an error, unless the variable C(k3s_artifact_machine) is set.
-  - What is on the node already is left alone. Otherwise the file is sent to a partial file beside its destination, compared with
-    the digest that was verified, run once as C(k3s --version), and renamed. What was there before stays until then. An
-    interrupted transfer is continued by the next run.
+  - With C(delegate_to), the node that gets the file decides. Without facts, the node is asked (C(uname -m)). Facts that
+    are not what the node itself says are an error, unless the variable C(k3s_artifact_machine) is set.
+  - What is on the node already is left alone. Otherwise the file is sent to a partial file beside its destination,
+    compared with the digest that was verified, run once as C(k3s --version), and renamed. What was there before stays
+    until then. An interrupted transfer is continued by the next run.
   - The variable C(k3s_artifact_probe) set to V(false) leaves out running the new binary.
 options:
   src:
@@ -52,7 +52,8 @@ options:
     description: See M(ansible.builtin.copy).
     type: str
   backup:
-    description: See M(ansible.builtin.copy). This and the following options are left to its code, which needs Python on the node.
+    description: See M(ansible.builtin.copy). This and the following options are left to its code, which needs Python on
+      the node.
     type: bool
     default: false
   force:
@@ -209,12 +210,14 @@ k3s_artifact:
       type: str
       sample: 0c043f8f77dbeee3c4b51aa54811506b28c7b74401710468dccbf0f396ac0f93
     verified:
-      description: How the file was verified on the controller, C(ELF header) and the name of a checksum list. Empty without verification.
+      description: How the file was verified on the controller, C(ELF header) and the name of a checksum list. Empty
+        without verification.
       type: list
       elements: str
       sample: [ELF header, sha256sum-arm64.txt]
     installed:
-      description: What was at the destination before, V(absent), V(same), V(different), V(wrong architecture), V(link), ...
+      description: What was at the destination before, V(absent), V(same), V(different), V(wrong architecture), V(link),
+        ...
       type: str
       sample: absent
     version:

@@ -42,7 +42,8 @@ def ansible_doc(request, tmp_path):
 
     def run(*arguments):
         where = [] if '.' in request.param else ['--playbook-dir', tmp_path]
-        return support.ansible('ansible-doc', '-t', 'lookup', *where, *arguments, request.param, folder=tmp_path, env=env)
+        return support.ansible('ansible-doc', '-t', 'lookup', *where, *arguments, request.param,
+                               folder=tmp_path, env=env)
     return run
 
 
@@ -80,7 +81,8 @@ def examples(tmp_path_factory):
         (airgap / arch / 'k3s-install.sh').write_text('#!/bin/sh\n')
     tasks = yaml.safe_load(k3s.EXAMPLES.replace('/srv/airgap', str(airgap)))
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}]
-    hosts = {arch: {'k3s_artifact_machine': support.MACHINES[arch], 'airgap_dir': str(airgap)} for arch in ('amd64', 'arm64', 'arm')}
+    hosts = {arch: {'k3s_artifact_machine': support.MACHINES[arch], 'airgap_dir': str(airgap)}
+             for arch in ('amd64', 'arm64', 'arm')}
     return airgap, support.play(parent, plays, hosts=hosts)
 
 
