@@ -44,7 +44,7 @@ description:
     (C(k3s-v1.31.4+k3s1-arm64) for C(k3s-v1.31.4+k3s1-amd64)), else the one in the artifact directory. Else the task
     fails and what was on the node stays.
   - An image archive for another architecture is skipped, and so is one that a loop over C(with_fileglob) hands over in
-    a better compression too, or that C(k3s_artifact_images) leaves out. One that holds no images is an error.
+    a better compression too, that C(k3s_artifact_images) leaves out, or that holds no images (a chart, sources).
   - With C(delegate_to), the node that gets the file decides. Without facts, the node is asked (C(uname -m)). Facts that
     are not what the node itself says are an error, unless the variable C(k3s_artifact_machine) is set.
   - One command looks at the node and a plan follows from what it says. Where something would stop the task, it fails
