@@ -31,6 +31,7 @@ import tarfile
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,7 +151,8 @@ class Bench:
         began, cpu = time.monotonic(), children()
         running = [subprocess.Popen([*words, '-P', str(node.port), str(self.source), f'root@{node.host}:{dest}'])
                    for node in nodes]
-        if any([process.wait() for process in running]):
+        statuses = [process.wait() for process in running]  # of all, also after one that failed
+        if any(statuses):
             raise SystemExit('scp failed')
         return Ran(time.monotonic() - began, children() - cpu)
 
@@ -332,8 +334,8 @@ class Bench:
             ours = self.copies(nodes)
             synchronize = {'ansible.posix.synchronize': {'src': str(self.source), 'dest': INSTALLED, 'compress': False}}
             self.interleaved(f'{count} nodes', {
-                CORE: ours[CORE], 'ansible.posix.synchronize': lambda: self.ansible(nodes, [synchronize]),
-                NEW: ours[NEW], SCP: lambda: self.scp(nodes)}, self.emptied(nodes), most=3)
+                CORE: ours[CORE], 'ansible.posix.synchronize': partial(self.ansible, nodes, [synchronize]),
+                NEW: ours[NEW], SCP: partial(self.scp, nodes)}, self.emptied(nodes), most=3)
 
     def fleet(self):
         """Processor time of the playbooks for pretend hosts, folders of this machine, beside four empty tasks."""

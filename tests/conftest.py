@@ -14,5 +14,7 @@ def own_machine(request):
     """What this machine calls itself: its fact "architecture", as pytest-ansible gathers it, or what Python says."""
     if not request.config.pluginmanager.hasplugin('ansible'):
         return platform.machine()
-    hosts = request.getfixturevalue('ansible_adhoc')(inventory='localhost,', connection='local', host_pattern='localhost')
-    return hosts.localhost.setup(gather_subset='!all,!min,platform')['localhost']['ansible_facts']['ansible_architecture']
+    hosts = request.getfixturevalue('ansible_adhoc')(inventory='localhost,', connection='local',
+                                                     host_pattern='localhost')
+    return hosts.localhost.setup(
+        gather_subset='!all,!min,platform')['localhost']['ansible_facts']['ansible_architecture']

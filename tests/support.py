@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -14,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import types
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +26,8 @@ PROGRAMS = Path(sys.executable).parent
 MACHINES = {'amd64': 'x86_64', 'arm64': 'aarch64', 'arm': 'armv7l', 's390x': 's390x', 'riscv64': 'riscv64'}
 BINARIES = {'amd64': 'k3s', 'arm64': 'k3s-arm64', 'arm': 'k3s-armhf', 's390x': 'k3s-s390x', 'riscv64': 'k3s-riscv64'}
 # ELF class, byte order ('<' little, '>' big) and machine, as in the ELF specification.
-ELF = {'amd64': (64, '<', 62), 'arm64': (64, '<', 183), 'arm': (32, '<', 40), 's390x': (64, '>', 22), 'riscv64': (64, '<', 243),
+ELF = {'amd64': (64, '<', 62), 'arm64': (64, '<', 183), 'arm': (32, '<', 40), 's390x': (64, '>', 22),
+       'riscv64': (64, '<', 243),
        'i386': (32, '<', 3), 'ppc64': (64, '>', 21)}
 
 
@@ -42,7 +45,22 @@ def load_plugin(path):
     return module
 
 
-def elf(arch, body=b'\0v1.31.4+k3s1'.ljust(64, b'\0'), type_=2):
+def collection_module(name):
+    """Return the module *name* of the collection, such as plugins.action.stage; the collection is this repository."""
+    packages = ('ansible_collections', 'ansible_collections.airgap', 'ansible_collections.airgap.k3s')
+    try:
+        importlib.import_module(packages[-1])
+    except ImportError:
+        for package in packages:
+            module = sys.modules.setdefault(package, types.ModuleType(package))
+            module.__path__, module._collection_meta = [str(ROOT)], {}
+    return importlib.import_module(f'{packages[-1]}.{name}')
+
+
+BODY = b'\0v1.31.4+k3s1'.ljust(64, b'\0')
+
+
+def elf(arch, body=BODY, type_=2):
     """Return an ELF file for *arch*: a correct header without tables, then *body*, which has a K3s version in it."""
     bits, order, machine = ELF[arch]
     ident = b'\x7fELF' + bytes([bits // 32, 1 if order == '<' else 2, 1]) + b'\0' * 9
@@ -52,7 +70,8 @@ def elf(arch, body=b'\0v1.31.4+k3s1'.ljust(64, b'\0'), type_=2):
 
 
 def program(text='k3s version v1.31.4+k3s1 (abcdef12)', status=0, body=b''):
-    """Return a real program for this machine (x86_64 or aarch64) that prints *text* and exits with *status*; *body* is padding."""
+    """Return a real program for this machine (x86_64 or aarch64) that prints *text* and exits with *status*; *body* is
+    padding."""
     message, base, start = text.encode() + b'\n', 0x400000, 64 + 56
     if NATIVE == 'amd64':
         code = struct.pack('<BIBI3siBI2sBIBI2s', 0xb8, 1, 0xbf, 1, b'\x48\x8d\x35', 19, 0xba, len(message), b'\x0f\x05',
@@ -86,12 +105,15 @@ def sha1(path):
 
 
 def image_archive(*archs, members=()):
-    """Return a plain tar as `docker save` writes one, with an image for each of *archs*, and more *members* (name, bytes) before them."""
+    """Return a plain tar as `docker save` writes one, with an image for each of *archs*, and more *members* (name,
+    bytes) before them."""
     files = [*members]
     for arch in archs:
-        files += [(f'{arch}.json', json.dumps({'architecture': arch, 'os': 'linux', 'rootfs': {}}).encode()), (f'{arch}/layer.tar', arch.encode() * 999)]
+        files += [(f'{arch}.json', json.dumps({'architecture': arch, 'os': 'linux', 'rootfs': {}}).encode()),
+                  (f'{arch}/layer.tar', arch.encode() * 999)]
     if archs:
-        files.append(('manifest.json', json.dumps([{'Config': f'{arch}.json', 'Layers': [f'{arch}/layer.tar']} for arch in archs]).encode()))
+        files.append(('manifest.json', json.dumps([{'Config': f'{arch}.json', 'Layers': [f'{arch}/layer.tar']}
+                                                   for arch in archs]).encode()))
     return tar(files)
 
 
@@ -110,7 +132,8 @@ def zst(data):
     """Return *data* as a zstd frame whose blocks are not compressed (RFC 8878, 3.1.1)."""
     blocks = [data[start:start + 65536] for start in range(0, len(data), 65536)] or [b'']
     return b'\x28\xb5\x2f\xfd\xa0' + struct.pack('<I', len(data)) + b''.join(
-        (len(block) << 3 | (number == len(blocks))).to_bytes(3, 'little') + block for number, block in enumerate(blocks, 1))
+        (len(block) << 3 | (number == len(blocks))).to_bytes(3, 'little') + block
+        for number, block in enumerate(blocks, 1))
 
 
 def release(folder, *archs, layout='flat', lists=True, images=True):
@@ -139,36 +162,44 @@ class Run(NamedTuple):
 
     def result(self, host, task):
         """Return the result of the task named *task* on *host* (the last one, if it ran more than once)."""
-        found = [entry['result'] for entry in self.results if (entry['host'], entry['task']) == (host, task) and not entry['item']]
+        found = [entry['result'] for entry in self.results if (entry['host'], entry['task']) == (host, task)
+                 and not entry['item']]
         assert found, f'no result of {task!r} on {host!r} in:\n{self.output}'
         return found[-1]
 
     def items(self, host, task):
-        return [entry['result'] for entry in self.results if (entry['host'], entry['task']) == (host, task) and entry['item']]
+        return [entry['result'] for entry in self.results
+                if (entry['host'], entry['task']) == (host, task) and entry['item']]
 
     def changed(self):
         return sum(1 for entry in self.results if entry['result'].get('changed') and not entry['item'])
 
 
 def environment(folder, **extra):
-    """Return the environment for Ansible's programs: nothing of the caller's configuration, all files below *folder*."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(('ANSIBLE_', 'K3S_ARTIFACT_', 'PYTEST_'))}
+    """Return the environment for Ansible's programs: nothing of the caller's configuration, all files below
+    *folder*."""
+    kept = {key: value for key, value in os.environ.items()
+            if not key.startswith(('ANSIBLE_', 'K3S_ARTIFACT_', 'PYTEST_'))}
     home = Path(folder) / 'home'
     home.mkdir(exist_ok=True)
     return {**kept, 'HOME': str(home), 'ANSIBLE_NOCOLOR': '1', 'ANSIBLE_LOCAL_TEMP': str(home / 'local'),
-            'ANSIBLE_REMOTE_TEMP': str(home / 'remote'), 'ANSIBLE_LOCALHOST_WARNING': 'false', 'ANSIBLE_INVENTORY_UNPARSED_WARNING': 'false',
+            'ANSIBLE_REMOTE_TEMP': str(home / 'remote'), 'ANSIBLE_LOCALHOST_WARNING': 'false',
+            'ANSIBLE_INVENTORY_UNPARSED_WARNING': 'false',
             'ANSIBLE_RETRY_FILES_ENABLED': 'false', 'PYTHONWARNINGS': 'ignore', 'LC_ALL': 'C.UTF-8', **extra}
 
 
 def ansible(program, *arguments, folder, env=None, timeout=300):
     """Run one of Ansible's programs in *folder*; return the completed process, its output as text."""
-    return subprocess.run([str(PROGRAMS / program), *map(str, arguments)], cwd=folder, env=environment(folder, **(env or {})), text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False)
+    return subprocess.run([str(PROGRAMS / program), *map(str, arguments)], cwd=folder,
+                          env=environment(folder, **(env or {})), text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=timeout, check=False)
 
 
 def install_drop_in(folder):
     """Copy the two plugin files next to the playbooks in *folder*, as the README says."""
-    for source, target in (('plugins/action/copy.py', 'action_plugins'), ('plugins/lookup/k3s_artifact.py', 'lookup_plugins')):
+    for source, target in (('plugins/action/copy.py', 'action_plugins'),
+                           ('plugins/lookup/k3s_artifact.py', 'lookup_plugins')):
         (Path(folder) / target).mkdir(exist_ok=True)
         shutil.copy(ROOT / source, Path(folder) / target)
 
@@ -193,7 +224,8 @@ def play(folder, playbook, *arguments, hosts=None, home='drop-in', env=None, tim
     """Run *playbook* with ansible-playbook in *folder* and return the :class:`Run`.
 
     playbook: a list of plays (written to site.yml), a path, or the name of a collection's playbook.
-    hosts: variables by host name; every host is this machine, over the connection plugin local. Or the path of an inventory.
+    hosts: variables by host name; every host is this machine, over the connection plugin local. Or the path of an
+    inventory.
     home: where Ansible finds the plugins: 'drop-in', 'collection', or 'none'.
     """
     folder = Path(folder)
@@ -208,7 +240,8 @@ def play(folder, playbook, *arguments, hosts=None, home='drop-in', env=None, tim
     if isinstance(playbook, list):
         (folder / 'site.yml').write_text(json.dumps(playbook))
         playbook = 'site.yml'
-    inventory = hosts if isinstance(hosts, Path) else write_inventory(folder / 'inventory.json', {'node': {}} if hosts is None else hosts)
+    inventory = hosts if isinstance(hosts, Path) else write_inventory(folder / 'inventory.json',
+                                                                      {'node': {}} if hosts is None else hosts)
     done = ansible('ansible-playbook', '-i', inventory, playbook, *arguments, folder=folder, env=env, timeout=timeout)
     results = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     return Run(done.returncode, done.stdout, results)

@@ -211,7 +211,7 @@ if [ "$start" != 0 ]; then
     o=$(part_of ${old})
     if [ ! -f "$o" ] || [ -L "$o" ]; then rm -f "$part"; fail gone; fi
     if alive "${old#* }" || [ "${o%/*}" != "${part%/*}" ]; then
-        e=$(dd if="$o" of="$part" bs="$block" 2>&1) || fail write "$e"
+        e=$(dd if="$o" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
     else mv -f "$o" "$part" || fail gone
     fi
     rm -f "$o"

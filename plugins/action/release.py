@@ -33,8 +33,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
-    BY_MACHINE, RELEASES, ArtifactError, check_elf, describe_content, opened, parse_checksum_list, reading, resolve_host,
-    shown)
+    BY_MACHINE, RELEASES, ArtifactError, check_elf, describe_content, opened, parse_checksum_list, reading,
+    resolve_host, shown)
 
 display = Display()
 
@@ -410,7 +410,8 @@ class Folder:
     """The folder of one architecture. Files arrive and are verified in .partial, then all take their places at once."""
 
     def __init__(self, root, arch, version, archive, listed, script, url):
-        """version: the release; archive: the archive's suffix or None; listed: the checksum list; script: None for none; url: the list's."""
+        """version: the release; archive: the archive's suffix or None; listed: the checksum list; script: None for
+        none; url: the list's."""
         self.arch, self._version, release = arch, version, BY_ARCH[arch]
         self.path = os.path.join(root, arch)
         self._partial = os.path.join(self.path, '.partial')
@@ -433,7 +434,7 @@ class Folder:
         self.items = [Item(name, name, hashlib.sha256(data).hexdigest(), mode, data) for name, data, mode in texts]
         self.items += [Item(name, released, digests[released], mode) for name, released, mode in wanted]
         # Names under which a file of another release would be found in place of ours, and what digests they may have.
-        others = {name: digests[release.binary] for name in (release.binary, 'k3s-' + arch)}
+        others = dict.fromkeys((release.binary, 'k3s-' + arch), digests[release.binary])
         archives = [f'k3s-airgap-images-{arch}{suffix}' for suffix in ARCHIVES.values() if suffix]
         others.update((name, digests[name]) for name in archives if name in digests)
         ours = [item.name for item in self.items]
@@ -598,7 +599,8 @@ class ActionModule(ActionBase):
             raise ArtifactError(f'There is no checksum list below {url}/ (404). {ADVICE[404]}')
         script = self._script(client, options['install_url']) if options['install_url'] else None
         archive = ARCHIVES[options['images']]
-        folders = [Folder(options['dir'], arch, options['version'], archive, data, script, f'{url}/sha256sum-{arch}.txt')
+        folders = [Folder(options['dir'], arch, options['version'], archive, data, script,
+                          f'{url}/sha256sum-{arch}.txt')
                    for arch, data in lists.items() if data is not None]
         for folder in folders:
             folder.look()

@@ -12,17 +12,19 @@ author: k3s-artifact contributors
 version_added: "1.1.0"
 short_description: Fetch a K3s release, verified, into one folder per architecture
 description:
-  - Fetches the binary, an image archive, the checksum list and the install script of a K3s release for one or more architectures,
-    each into its folder C(<dir>/<arch>). The binary is saved as C(k3s), whatever the release calls it.
-  - It works on the controller, whatever the host of the task is. The playbook C(airgap.k3s.download) is this action with a
-    variable for each option.
-  - The checksum lists of all architectures are read first. A file is fetched if what is there has another digest. All files
-    of a folder arrive in C(<dir>/<arch>/.partial), are verified there, and take their places together.
-  - A file that a run left in the middle is continued by the next one, where the server can do that (C(Range)), else fetched anew.
+  - Fetches the binary, an image archive, the checksum list and the install script of a K3s release for one or more
+    architectures, each into its folder C(<dir>/<arch>). The binary is saved as C(k3s), whatever the release calls it.
+  - It works on the controller, whatever the host of the task is. The playbook C(airgap.k3s.download) is this action
+    with a variable for each option.
+  - The checksum lists of all architectures are read first. A file is fetched if what is there has another digest. All
+    files of a folder arrive in C(<dir>/<arch>/.partial), are verified there, and take their places together.
+  - A file that a run left in the middle is continued by the next one, where the server can do that (C(Range)), else
+    fetched anew.
   - A binary under its release name, or an archive in another compression, that belongs to another release is removed.
-  - A checksum list and an install script may have 1 MiB, any other file 2 GiB. A server is given up if it does not begin to answer within
-    two times O(timeout), or sends less than 4 KiB a second over a time of O(timeout).
-  - The keyword C(environment) of the play or the task is used, as modules use it (C(https_proxy), C(no_proxy), C(SSL_CERT_FILE)).
+  - A checksum list and an install script may have 1 MiB, any other file 2 GiB. A server is given up if it does not
+    begin to answer within two times O(timeout), or sends less than 4 KiB a second over a time of O(timeout).
+  - The keyword C(environment) of the play or the task is used, as modules use it (C(https_proxy), C(no_proxy),
+    C(SSL_CERT_FILE)).
 options:
   version:
     description: The release as K3s names it, with its C(v) and its C(+). C(k3s_version) in the playbook.
@@ -35,12 +37,14 @@ options:
   arches:
     description:
       - Any of V(amd64), V(arm64), V(arm), V(s390x), V(riscv64). C(k3s_download_arches) in the playbook.
-      - Without it, the architectures of the inventory's hosts, from C(k3s_artifact_machine) or C(ansible_facts.architecture), if that
-        is known for every host. Else all, and those that the release does not have are left out and named.
+      - Without it, the architectures of the inventory's hosts, from C(k3s_artifact_machine) or
+        C(ansible_facts.architecture), if that is known for every host. Else all, and those that the release does not
+        have are left out and named.
     type: list
     elements: str
   images:
-    description: The compression of the image archive, or V(none) for no archive. C(k3s_download_images) in the playbook.
+    description: The compression of the image archive, or V(none) for no archive. C(k3s_download_images) in the
+      playbook.
     type: str
     choices: [zst, gz, plain, none]
     default: zst
@@ -53,12 +57,14 @@ options:
     type: str
     default: https://get.k3s.io/
   username:
-    description: For a mirror that asks for it. It goes to the server of O(url) only. C(k3s_download_username) in the playbook.
+    description: For a mirror that asks for it. It goes to the server of O(url) only. C(k3s_download_username) in the
+      playbook.
     type: str
   password:
     description:
       - The password for O(username).
-      - Without it, the variable C(k3s_download_password). Callbacks may record the options of a task, but not that variable.
+      - Without it, the variable C(k3s_download_password). Callbacks may record the options of a task, but not that
+        variable.
     type: str
   force_basic_auth:
     description: Send O(username) and O(password) unasked. C(k3s_download_force_basic_auth) in the playbook.
@@ -135,8 +141,8 @@ files:
       type: str
     state:
       description:
-        - V(present) was there and right, V(fetched) came now, V(continued) came in this run and an earlier one, V(missing) would be
-          fetched if this was not check mode.
+        - V(present) was there and right, V(fetched) came now, V(continued) came in this run and an earlier one,
+          V(missing) would be fetched if this was not check mode.
       type: str
 removed:
   description: The files of other releases that were removed.

@@ -26,7 +26,8 @@ class CallbackModule(CallbackBase):
 
     def _record(self, status, result, item=False):
         # ansible-core up to 2.18 has the attributes with an underscore only
-        host, task, data = (getattr(result, name, None) or getattr(result, '_' + name) for name in ('host', 'task', 'result'))
+        host, task, data = (getattr(result, name, None) or getattr(result, '_' + name)
+                            for name in ('host', 'task', 'result'))
         entry = {'host': host.get_name(), 'task': task.get_name(), 'status': status, 'item': item, 'result': dict(data)}
         with open(os.environ['RECORD_FILE'], 'a', encoding='utf-8') as file:
             file.write(json.dumps(entry, default=str) + '\n')

@@ -107,42 +107,56 @@ class Case(NamedTuple):
 CASES = [
     # the artifact directory
     Case('dir-missing', 'does not exist: there is no', '{folder}/gone', variables={'airgap_dir': '{folder}/gone'}),
-    Case('dir-missing-relative', 'does not exist: there is no', '/gone/with/the/wind', variables={'airgap_dir': 'gone/with/the/wind'}),
+    Case('dir-missing-relative', 'does not exist: there is no', '/gone/with/the/wind',
+         variables={'airgap_dir': 'gone/with/the/wind'}),
     Case('dir-empty', 'it holds no K3s binary', '{folder}'),
-    Case('dir-is-a-file', 'is not a directory', '{folder}/file', file(b'', 'file'), variables={'airgap_dir': '{folder}/file'}),
-    Case('dir-unreadable', 'cannot be read: permission denied', '{folder}/arm', closed('arm'), variables={'airgap_dir': '{folder}/arm'}),
+    Case('dir-is-a-file', 'is not a directory', '{folder}/file', file(b'', 'file'),
+         variables={'airgap_dir': '{folder}/file'}),
+    Case('dir-unreadable', 'cannot be read: permission denied', '{folder}/arm', closed('arm'),
+         variables={'airgap_dir': '{folder}/arm'}),
     Case('dir-unreadable-arch', 'arm cannot be read: permission denied', 'in {folder} ', closed('arm')),
     Case('dir-not-configured', 'no artifact directory is configured', 'k3s-armhf', variables={'airgap_dir': None}),
-    Case('dir-empty-text', 'is an empty text. Set k3s_artifact_dir', 'artifact directory', variables={'airgap_dir': ''}),
+    Case('dir-empty-text', 'is an empty text. Set k3s_artifact_dir', 'artifact directory',
+         variables={'airgap_dir': ''}),
     Case('dir-list', 'which is no path', "['airgap']", variables={'airgap_dir': ['airgap']}),
     Case('dir-nul', 'which is no path', "'a\\x00\\nb'", variables={'airgap_dir': 'a\0\nb'}),
-    Case('dir-loop', 'is a link that leads back to itself', '{folder}/loop', link('loop', 'loop'), variables={'airgap_dir': '{folder}/loop'}),
+    Case('dir-loop', 'is a link that leads back to itself', '{folder}/loop', link('loop', 'loop'),
+         variables={'airgap_dir': '{folder}/loop'}),
     Case('dir-of-itself', 'is defined by this lookup, which needs it to find the artifact directory', 'airgap_dir',
          variables={'airgap_dir': "{{ lookup('k3s_artifact', 'directory') }}"}),
 
     # the candidate
     Case('none', 'k3s-arm64 is for arm64; amd64/k3s is for amd64', 'none of arm/k3s-armhf, ', other_archs),
-    Case('amd64-for-arm', 'is a binary for amd64 (64-bit, little-endian, ELF machine 62), not for arm (32-bit', '{folder}/k3s',
+    Case('amd64-for-arm', 'is a binary for amd64 (64-bit, little-endian, ELF machine 62), not for arm (32-bit',
+         '{folder}/k3s',
          file(support.elf('amd64'), 'k3s')),
-    Case('arm-for-amd64', 'is a binary for arm (32-bit, little-endian, ELF machine 40), not for amd64 (64-bit', '{folder}/k3s',
+    Case('arm-for-amd64', 'is a binary for arm (32-bit, little-endian, ELF machine 40), not for amd64 (64-bit',
+         '{folder}/k3s',
          file(support.elf('arm'), 'k3s'), 'x86_64'),
-    Case('amd64-for-arm64', 'is a binary for amd64 (64-bit', '{folder}/arm64/k3s-arm64', file(support.elf('amd64'), 'arm64/k3s-arm64'), 'aarch64'),
-    Case('32-for-64-bit', 'is a binary for 386 (32-bit, little-endian, ELF machine 3), not for amd64 (64-bit', '{folder}/k3s',
+    Case('amd64-for-arm64', 'is a binary for amd64 (64-bit', '{folder}/arm64/k3s-arm64',
+         file(support.elf('amd64'), 'arm64/k3s-arm64'), 'aarch64'),
+    Case('32-for-64-bit', 'is a binary for 386 (32-bit, little-endian, ELF machine 3), not for amd64 (64-bit',
+         '{folder}/k3s',
          file(support.elf('i386'), 'k3s'), 'x86_64'),
-    Case('big-endian', 'is a binary for s390x (64-bit, big-endian, ELF machine 22), not for riscv64', '{folder}/k3s-riscv64',
+    Case('big-endian', 'is a binary for s390x (64-bit, big-endian, ELF machine 22), not for riscv64',
+         '{folder}/k3s-riscv64',
          file(support.elf('s390x'), 'k3s-riscv64'), 'riscv64'),
-    Case('little-endian', 'is a binary for riscv64 (64-bit, little-endian, ELF machine 243), not for s390x', '{folder}/k3s-s390x',
+    Case('little-endian', 'is a binary for riscv64 (64-bit, little-endian, ELF machine 243), not for s390x',
+         '{folder}/k3s-s390x',
          file(support.elf('riscv64'), 'k3s-s390x'), 's390x'),
     Case('html', 'is an HTML page, perhaps the error page of a download', '{folder}/k3s-armhf', file(HTML)),
     Case('empty-file', 'is empty', '{folder}/k3s-armhf', file(b'')),
     Case('cut-at-3', 'is cut short: it ends after 3 bytes', '{folder}/k3s-armhf', file(support.elf('arm')[:3])),
-    Case('cut-at-17', 'is cut short: its ELF header ends after 17 of 52 bytes', '{folder}/k3s-armhf', file(support.elf('arm')[:17])),
-    Case('cut-at-51', 'is cut short: its ELF header ends after 51 of 52 bytes', '{folder}/k3s-armhf', file(support.elf('arm')[:51])),
+    Case('cut-at-17', 'is cut short: its ELF header ends after 17 of 52 bytes', '{folder}/k3s-armhf',
+         file(support.elf('arm')[:17])),
+    Case('cut-at-51', 'is cut short: its ELF header ends after 51 of 52 bytes', '{folder}/k3s-armhf',
+         file(support.elf('arm')[:51])),
     Case('cut-download', 'is cut short: it has 116 of at least 70000360 bytes', '{folder}/k3s-armhf', cut_download),
     Case('script', 'is a script, not a binary', '{folder}/k3s-armhf', file(b'#!/bin/sh\nexec k3s\n')),
     Case('compressed', 'is compressed, not a binary', '{folder}/k3s-armhf', file(b'\x1f\x8b\x08\0')),
     Case('text', 'is not an ELF executable', '{folder}/k3s-armhf', file(b'Not Found')),
-    Case('directory', 'is a directory, not a file', '{folder}/k3s-armhf', lambda folder: (folder / 'k3s-armhf').mkdir()),
+    Case('directory', 'is a directory, not a file', '{folder}/k3s-armhf',
+         lambda folder: (folder / 'k3s-armhf').mkdir()),
     Case('dangling-link', 'is a dangling link to gone', '{folder}/k3s-armhf', link('gone')),
     Case('link-loop', 'is a link that leads back to itself', '{folder}/k3s-armhf', link('k3s-armhf')),
     Case('fifo', 'is a named pipe, not a file', '{folder}/k3s-armhf', lambda folder: os.mkfifo(folder / 'k3s-armhf')),
@@ -150,64 +164,89 @@ CASES = [
     Case('device', 'is a device, not a file', '{folder}/k3s-armhf', link('/dev/zero')),
     Case('unreadable', 'cannot be read: permission denied', '{folder}/arm/k3s-armhf', closed('arm/k3s-armhf')),
     Case('failing-disk', 'cannot be read: Input/output error', '{folder}/k3s-armhf', link('/proc/self/mem')),
-    Case('relocatable', 'is a relocatable object file, not an executable', '{folder}/k3s-armhf', file(support.elf('arm', type_=1))),
+    Case('relocatable', 'is a relocatable object file, not an executable', '{folder}/k3s-armhf',
+         file(support.elf('arm', type_=1))),
     Case('core-dump', 'is a core dump, not an executable', '{folder}/k3s-armhf', file(support.elf('arm', type_=4))),
     Case('first-that-exists', 'is an HTML page', '{folder}/arm/k3s-armhf',
-         lambda folder: (armhf(folder), file(HTML, 'arm/k3s-armhf')(folder))),  # a good one in a later place is no excuse
+         # a good one in a later place is no excuse
+         lambda folder: (armhf(folder), file(HTML, 'arm/k3s-armhf')(folder))),
 
     # checksum lists
-    Case('digest', f'is not the released file: its SHA-256 is {support.hashlib.sha256(support.elf("arm", b"K3s for arm v1.31.4+k3s1 " * 10)).hexdigest()}, '
+    Case('digest', 'is not the released file: its SHA-256 is '
+         f'{support.hashlib.sha256(support.elf("arm", b"K3s for arm v1.31.4+k3s1 " * 10)).hexdigest()}, '
          f'but sha256sum-arm.txt says {"a1" * 32}', '{folder}/k3s-armhf', checksum_list(f'{"a1" * 32}  k3s-armhf\n')),
     Case('digest-of-a-renamed-one', f'but sha256sum-arm.txt says {"a1" * 32}', '{folder}/k3s',
-         lambda folder: (file(support.elf('arm'), 'k3s')(folder), file(f'{"a1" * 32}  k3s-armhf\n'.encode(), 'sha256sum-arm.txt')(folder))),
-    Case('digest-generic-list', f'but sha256sum.txt says {"a1" * 32}', '{folder}/k3s-armhf', checksum_list(f'{"a1" * 32}  k3s-armhf\n', 'sha256sum.txt')),
-    Case('list-malformed', "the checksum list sha256sum-arm.txt beside it is not a checksum list: line 1 is '<html>", '{folder}/k3s-armhf',
+         lambda folder: (file(support.elf('arm'), 'k3s')(folder),
+                         file(f'{"a1" * 32}  k3s-armhf\n'.encode(), 'sha256sum-arm.txt')(folder))),
+    Case('digest-generic-list', f'but sha256sum.txt says {"a1" * 32}', '{folder}/k3s-armhf',
+         checksum_list(f'{"a1" * 32}  k3s-armhf\n', 'sha256sum.txt')),
+    Case('list-malformed', "the checksum list sha256sum-arm.txt beside it is not a checksum list: line 1 is '<html>",
+         '{folder}/k3s-armhf',
          checksum_list('<html>404</html>\n')),
-    Case('list-short-digest', 'the checksum list sha256sum-arm.txt beside it is not a checksum list: line 2 is ', '{folder}/k3s-armhf',
+    Case('list-short-digest', 'the checksum list sha256sum-arm.txt beside it is not a checksum list: line 2 is ',
+         '{folder}/k3s-armhf',
          checksum_list(f'{"a1" * 32}  k3s\n{"a1" * 20}  k3s-armhf\n')),
-    Case('list-empty', 'the checksum list sha256sum-arm.txt beside it is empty', '{folder}/k3s-armhf', checksum_list('')),
+    Case('list-empty', 'the checksum list sha256sum-arm.txt beside it is empty',
+         '{folder}/k3s-armhf', checksum_list('')),
     Case('list-twice', "names 'k3s-armhf' twice, with different digests", '{folder}/k3s-armhf',
          checksum_list(f'{"a1" * 32}  k3s-armhf\n{"b2" * 32}  k3s-armhf\n')),
-    Case('list-unreadable', 'sha256sum-arm.txt beside it cannot be read: permission denied', '{folder}/arm/k3s-armhf', closed('arm/sha256sum-arm.txt')),
-    Case('required-no-list', 'is in no checksum list: none of sha256sum-arm.txt, sha256sum.txt, SHA256SUMS, k3s-armhf.sha256 beside it names k3s-armhf, '
-         'and k3s_artifact_verify is "required"', '{folder}/k3s-armhf', file(support.elf('arm')), variables={'k3s_artifact_verify': 'required'}),
+    Case('list-unreadable', 'sha256sum-arm.txt beside it cannot be read: permission denied', '{folder}/arm/k3s-armhf',
+         closed('arm/sha256sum-arm.txt')),
+    Case('required-no-list', 'is in no checksum list: none of sha256sum-arm.txt, sha256sum.txt, SHA256SUMS, '
+         'k3s-armhf.sha256 beside it names k3s-armhf, '
+         'and k3s_artifact_verify is "required"', '{folder}/k3s-armhf', file(support.elf('arm')),
+         variables={'k3s_artifact_verify': 'required'}),
     Case('required-no-line', 'is in no checksum list', '{folder}/k3s-armhf',
-         checksum_list(f'{"a1" * 32}  k3s-airgap-images-arm.tar\n{"b2" * 32}  k3s\n'), variables={'k3s_artifact_verify': 'required'}),
+         checksum_list(f'{"a1" * 32}  k3s-airgap-images-arm.tar\n{"b2" * 32}  k3s\n'),
+         variables={'k3s_artifact_verify': 'required'}),
 
     # what a folder from elsewhere holds
-    Case('freebsd', 'is a binary for FreeBSD, not for Linux', '{folder}/k3s-armhf', file(support.elf('arm')[:7] + b'\x09' + support.elf('arm')[8:])),
+    Case('freebsd', 'is a binary for FreeBSD, not for Linux', '{folder}/k3s-armhf',
+         file(support.elf('arm')[:7] + b'\x09' + support.elf('arm')[8:])),
     Case('soft-float', 'is a binary for ARM with software floating point (armel), not for armhf', '{folder}/k3s-armhf',
          file(support.elf('arm')[:36] + b'\0\x02\0\x05' + support.elf('arm')[40:])),
     Case('shared-library', 'is a shared library, not an executable', '{folder}/k3s-armhf',
          file(support.elf('arm', type_=3)[:24] + b'\0' * 4 + support.elf('arm')[28:])),
     Case('damaged-header', 'has a damaged ELF header (program headers of 7 bytes)', '{folder}/k3s-armhf',
          file(support.elf('arm')[:42] + b'\7\0\xff\xff' + support.elf('arm')[46:])),
-    Case('another-release', "is K3s v1.31.4+k3s1, but k3s_version is 'v1.30.8+k3s1'", '{folder}/k3s-armhf', armhf, variables={'k3s_version': 'v1.30.8+k3s1'}),
-    Case('version-undefined', "k3s_version of host 'version-undefined.example' cannot be evaluated", "'nope' is undefined", armhf,
+    Case('another-release', "is K3s v1.31.4+k3s1, but k3s_version is 'v1.30.8+k3s1'", '{folder}/k3s-armhf', armhf,
+         variables={'k3s_version': 'v1.30.8+k3s1'}),
+    Case('version-undefined', "k3s_version of host 'version-undefined.example' cannot be evaluated",
+         "'nope' is undefined", armhf,
          variables={'k3s_version': '{{ nope }}'}),
-    Case('dir-undefined', "airgap_dir of host 'dir-undefined.example' cannot be evaluated", "'nope' is undefined", armhf, variables={'airgap_dir': '{{ nope }}/x'}),
-    Case('version-list', "k3s_version of host 'version-list.example'", "['v1']", armhf, variables={'k3s_version': ['v1']}),
-    Case('no-version-required', 'holds no K3s version, so it is perhaps another program', '{folder}/k3s-armhf', lambda folder: (
-        file(support.elf('arm', b'ls'))(folder), file(support.sha256(folder / 'k3s-armhf').encode(), 'k3s-armhf.sha256')(folder)),
+    Case('dir-undefined', "airgap_dir of host 'dir-undefined.example' cannot be evaluated", "'nope' is undefined",
+         armhf, variables={'airgap_dir': '{{ nope }}/x'}),
+    Case('version-list', "k3s_version of host 'version-list.example'", "['v1']", armhf,
+         variables={'k3s_version': ['v1']}),
+    Case('no-version-required', 'holds no K3s version, so it is perhaps another program',
+         '{folder}/k3s-armhf', lambda folder: (
+        file(support.elf('arm', b'ls'))(folder),
+        file(support.sha256(folder / 'k3s-armhf').encode(), 'k3s-armhf.sha256')(folder)),
          variables={'k3s_artifact_verify': 'required'}),
-    Case('name-with-a-template', 'is a binary for amd64', 'k3s-1.2.3-{ { 7*7 }}', file(support.elf('amd64'), 'k3s-1.2.3-{{ 7*7 }}')),
-    Case('list-larger-than-any', 'is larger than 1 MiB, which no checksum list is', '{folder}/k3s-armhf', checksum_list('#' * 1_100_000)),
+    Case('name-with-a-template', 'is a binary for amd64', 'k3s-1.2.3-{ { 7*7 }}',
+         file(support.elf('amd64'), 'k3s-1.2.3-{{ 7*7 }}')),
+    Case('list-larger-than-any', 'is larger than 1 MiB, which no checksum list is', '{folder}/k3s-armhf',
+         checksum_list('#' * 1_100_000)),
     Case('list-behind-a-signature', 'stands behind the signature', '{folder}/k3s-armhf', checksum_list(
-        f'-----BEGIN PGP SIGNED MESSAGE-----\n\n{"a1" * 32}  k3s\n-----BEGIN PGP SIGNATURE-----\n-----END PGP SIGNATURE-----\n{"a1" * 32}  k3s-armhf\n')),
+        f'-----BEGIN PGP SIGNED MESSAGE-----\n\n{"a1" * 32}  k3s\n-----BEGIN PGP SIGNATURE-----\n-----END PGP '
+        f'SIGNATURE-----\n{"a1" * 32}  k3s-armhf\n')),
 
     # the machine
     Case('machine-unknown', UNKNOWN, "'sparc64'", armhf, 'sparc64'),
-    *[Case(f'machine-{machine}', f'K3s has no release for the machine {machine} of host', 'k3s_binary_map', armhf, machine)
+    *[Case(f'machine-{machine}', f'K3s has no release for the machine {machine} of host',
+           'k3s_binary_map', armhf, machine)
       for machine in ('mips64', 'ppc64', 'armv6l', 'armv5tel', 'i686')],
     Case('machine-empty', 'which is not a machine name. Set k3s_artifact_machine', "''", armhf, ''),
     Case('machine-list', 'which is not a machine name', "['armv7l']", armhf, ['armv7l']),
     Case('machine-number', 'which is not a machine name', '386', armhf, 386),
-    Case('facts-missing', 'has no fact "architecture", so its K3s binary cannot be told. Gather facts', 'k3s_artifact_machine', armhf, None,
+    Case('facts-missing', 'has no fact "architecture", so its K3s binary cannot be told. Gather facts',
+         'k3s_artifact_machine', armhf, None,
          through=('lookup',)),  # copy asks the node instead
     Case('fact-path', UNKNOWN, "'../../etc'", armhf, None, fact='../../etc'),
     Case('fact-absolute', UNKNOWN, "'/etc/passwd'", armhf, None, fact='/etc/passwd'),
     Case('fact-template', UNKNOWN, "'{ { 7*7 }}'", armhf, None, fact='{{ 7*7 }}'),
-    Case('fact-template-with-effect', UNKNOWN, "lookup(", armhf, None, fact="{{ lookup('pipe', 'touch {folder}/effect') }}"),
+    Case('fact-template-with-effect', UNKNOWN, "lookup(", armhf, None,
+         fact="{{ lookup('pipe', 'touch {folder}/effect') }}"),
     Case('fact-long', UNKNOWN, "xxxxxxxx... (10000 characters)", armhf, None, fact='x' * 10000),
     Case('fact-nul-newline', UNKNOWN, "'x86_64\\x00\\nk3s'", armhf, None, fact='x86_64\0\nk3s'),
     Case('fact-escape', UNKNOWN, "'\\x1b[2J\\u202earmv7l'", armhf, None, fact='\x1b[2J\u202earmv7l'),
@@ -218,34 +257,48 @@ CASES = [
     Case('fact-number', 'which is not a machine name', '7', armhf, None, fact=7),
 
     # k3s_binary_map
-    Case('map-list', 'k3s_binary_map must map machine names to file names', "['k3s']", armhf, variables={'k3s_binary_map': ['k3s']}),
-    Case('map-text', 'k3s_binary_map must map machine names to file names', "'k3s'", armhf, variables={'k3s_binary_map': 'k3s'}),
-    Case('map-empty-value', "k3s_binary_map['armv7l'] must be a file name", "''", armhf, variables={'k3s_binary_map': {'armv7l': ''}}),
-    Case('map-null-value', "k3s_binary_map['armv7l'] must be a file name", 'None', armhf, variables={'k3s_binary_map': {'armv7l': None}}),
+    Case('map-list', 'k3s_binary_map must map machine names to file names', "['k3s']", armhf,
+         variables={'k3s_binary_map': ['k3s']}),
+    Case('map-text', 'k3s_binary_map must map machine names to file names', "'k3s'", armhf,
+         variables={'k3s_binary_map': 'k3s'}),
+    Case('map-empty-value', "k3s_binary_map['armv7l'] must be a file name", "''", armhf,
+         variables={'k3s_binary_map': {'armv7l': ''}}),
+    Case('map-null-value', "k3s_binary_map['armv7l'] must be a file name", 'None', armhf,
+         variables={'k3s_binary_map': {'armv7l': None}}),
     Case('map-absolute', 'which is not a file below the artifact directory', "'/etc/passwd'", armhf,
          variables={'k3s_binary_map': {'armv7l': '/etc/passwd'}}),
-    Case('map-parent', 'which is not a file below the artifact directory', "'../k3s'", armhf, variables={'k3s_binary_map': {'armv7l': '../k3s'}}),
+    Case('map-parent', 'which is not a file below the artifact directory', "'../k3s'", armhf,
+         variables={'k3s_binary_map': {'armv7l': '../k3s'}}),
     Case('map-parent-inside', 'which is not a file below the artifact directory', "'a/../../k3s'", armhf,
          variables={'k3s_binary_map': {'armv7l': 'a/../../k3s'}}),
     Case('map-key', 'which is no machine name', "'../etc'", armhf, variables={'k3s_binary_map': {'../etc': 'k3s'}}),
     Case('map-link', 'is a link that leaves the artifact directory', '{folder}/airgap/k3s-armv6', leaving, 'armv6l',
          {'airgap_dir': '{folder}/airgap', 'k3s_binary_map': {'armv6l': 'k3s-armv6'}}),
-    Case('map-missing', 'none of armv6l/k3s-armv6, k3s-armv6 is in', '{folder}', armhf, 'armv6l', {'k3s_binary_map': {'armv6l': 'k3s-armv6'}}),
-    Case('map-wrong-arch', 'is a binary for arm64', '{folder}/k3s-mine', file(support.elf('arm64'), 'k3s-mine'), 'armv6l',
+    Case('map-missing', 'none of armv6l/k3s-armv6, k3s-armv6 is in', '{folder}', armhf, 'armv6l',
+         {'k3s_binary_map': {'armv6l': 'k3s-armv6'}}),
+    Case('map-wrong-arch', 'is a binary for arm64', '{folder}/k3s-mine',
+         file(support.elf('arm64'), 'k3s-mine'), 'armv6l',
          {'k3s_binary_map': {'armv6l': 'k3s-mine'}}),
-    Case('map-html', 'is an HTML page', '{folder}/k3s-mine', file(HTML, 'k3s-mine'), 'sparc64', {'k3s_binary_map': {'sparc64': 'k3s-mine'}}),
+    Case('map-html', 'is an HTML page', '{folder}/k3s-mine', file(HTML, 'k3s-mine'), 'sparc64',
+         {'k3s_binary_map': {'sparc64': 'k3s-mine'}}),
 
     # how the lookup is asked
-    Case('term-unknown', 'which is no term of it. Use one of binary, name, arch', "'binaries'", armhf, variables={'term': 'binaries'}, through=('lookup',)),
-    Case('term-path', 'which is no term of it. Use one of binary, name, arch', "'../k3s'", armhf, variables={'term': '../k3s'}, through=('lookup',)),
-    Case('option-unknown', 'which it does not know. Its options are', "'directory'", armhf, variables={'options': {'directory': '/srv'}}, through=('lookup',)),
-    Case('verify-unknown', 'Use one of auto, required, signed, none', "'sometimes'", armhf, variables={'k3s_artifact_verify': 'sometimes'}),
+    Case('term-unknown', 'which is no term of it. Use one of binary, name, arch', "'binaries'", armhf,
+         variables={'term': 'binaries'}, through=('lookup',)),
+    Case('term-path', 'which is no term of it. Use one of binary, name, arch', "'../k3s'", armhf,
+         variables={'term': '../k3s'}, through=('lookup',)),
+    Case('option-unknown', 'which it does not know. Its options are', "'directory'", armhf,
+         variables={'options': {'directory': '/srv'}}, through=('lookup',)),
+    Case('verify-unknown', 'Use one of auto, required, signed, none', "'sometimes'", armhf,
+         variables={'k3s_artifact_verify': 'sometimes'}),
     Case('verify-empty', 'Use one of auto, required, signed, none', "''", armhf, variables={'k3s_artifact_verify': ''}),
     Case('images-unreadable', 'cannot be read: permission denied. Make it readable', '{folder}/arm', closed('arm'),
          variables={'term': 'images'}, through=('lookup',)),
-    Case('images-html', 'is an HTML page', 'the image archive {folder}/k3s-airgap-images-arm.tar', file(HTML, 'k3s-airgap-images-arm.tar'),
+    Case('images-html', 'is an HTML page', 'the image archive {folder}/k3s-airgap-images-arm.tar',
+         file(HTML, 'k3s-airgap-images-arm.tar'),
          variables={'term': 'images'}, through=('lookup',)),
-    Case('images-empty', 'is empty', 'the image archive {folder}/shared.tar.gz', file(b'', 'shared.tar.gz'), variables={'term': 'images'}, through=('lookup',)),
+    Case('images-empty', 'is empty', 'the image archive {folder}/shared.tar.gz', file(b'', 'shared.tar.gz'),
+         variables={'term': 'images'}, through=('lookup',)),
 
     # the destination
     Case('dest-is-a-directory', 'is a directory', '/nodes/dest-is-a-directory/k3s', armhf, through=('copy',)),
@@ -265,7 +318,8 @@ PLAYS = [
     {'name': 'nodes report what they like', 'hosts': 'fact-*', 'gather_facts': False, 'tasks': [
         {'name': 'report', 'report_facts': {'path': '{{ fact_file }}'}}]},
     {'name': 'every case', 'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'lookup', 'debug': {'msg': "{{ lookup('k3s_artifact', term | default('binary'), **(options | default({}))) }}"},
+        {'name': 'lookup',
+         'debug': {'msg': "{{ lookup('k3s_artifact', term | default('binary'), **(options | default({}))) }}"},
          'ignore_errors': True, 'timeout': 60},
         {'name': 'copy', 'copy': {'src': 'k3s'}, 'ignore_errors': True, 'timeout': 60}]},
 ]
@@ -299,7 +353,8 @@ def without_privileges(call):
 
 def snapshot(node):
     """Return everything about the files of a node that a copy could change."""
-    return {path.name: (path.lstat().st_ino, path.lstat().st_mode, path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+    return {path.name: (path.lstat().st_ino, path.lstat().st_mode, path.lstat().st_mtime_ns,
+                        path.read_bytes() if path.is_file() else None)
             for path in (node, *node.iterdir())}
 
 
@@ -348,7 +403,8 @@ def test_every_case_runs_and_none_of_them_ends_the_run(ran):
     _parent, run, _before, _after = ran
     assert run.rc == 0, run.output
     assert 'Traceback' not in run.output
-    assert {entry['host'] for entry in run.results if entry['task'] == 'copy'} == {host_name(name) for name in (*NAMES, 'good')}
+    assert ({entry['host'] for entry in run.results if entry['task'] == 'copy'}
+            == {host_name(name) for name in (*NAMES, 'good')})
 
 
 @pytest.mark.parametrize(('name', 'through'), [(case.name, through) for case in CASES for through in case.through])

@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which file, in folders as people have them: versions in names, several releases, charts beside images, lists of all kinds.
+"""Which file, in folders as people have them: versions in names, several releases, charts beside images, lists of all
+kinds.
 
 A host is a case of one run of ansible-playbook.
 """
@@ -35,7 +36,8 @@ def files(contents):
 
 
 def versioned(*versions, form='k3s-{version}-{arch}', archs=('amd64', 'arm64', 'arm')):
-    return files({form.format(version=version, arch={'arm': 'armhf'}.get(arch, arch)): program(arch, version) for version in versions for arch in archs})
+    return files({form.format(version=version, arch={'arm': 'armhf'}.get(arch, arch)): program(arch, version)
+                  for version in versions for arch in archs})
 
 
 def listed(name, text, encoding='utf-8', file='k3s-arm64', content=None):
@@ -62,9 +64,12 @@ WRONG = f'{"a1" * 32}'
 REQUIRED = {'k3s_artifact_verify': 'required'}
 K3S = {'k3s_version': V}
 IN_LISTS = {
-    'mark': ('{good}  k3s-arm64\n', 'utf-8-sig'), 'utf-16': ('{good}  k3s-arm64\r\n', 'utf-16'), 'utf-16-le': ('{good}  k3s-arm64\r\n', 'utf-16-le'),
-    'bsd': ('SHA256 (k3s-arm64) = {good}\n', 'utf-8'), 'absolute': ('{good}  /srv/airgap/k3s-arm64\n', 'utf-8'), 'dist': ('{good}  dist/artifacts/k3s-arm64\n', 'utf-8'),
-    'signed': ('-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{good}  k3s-arm64\n-----BEGIN PGP SIGNATURE-----\n\nabc\n-----END PGP SIGNATURE-----\n', 'utf-8'),
+    'mark': ('{good}  k3s-arm64\n', 'utf-8-sig'), 'utf-16': ('{good}  k3s-arm64\r\n', 'utf-16'),
+    'utf-16-le': ('{good}  k3s-arm64\r\n', 'utf-16-le'),
+    'bsd': ('SHA256 (k3s-arm64) = {good}\n', 'utf-8'), 'absolute': ('{good}  /srv/airgap/k3s-arm64\n', 'utf-8'),
+    'dist': ('{good}  dist/artifacts/k3s-arm64\n', 'utf-8'),
+    'signed': ('-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{good}  k3s-arm64\n-----BEGIN PGP '
+               'SIGNATURE-----\n\nabc\n-----END PGP SIGNATURE-----\n', 'utf-8'),
 }
 
 CASES = [
@@ -73,69 +78,107 @@ CASES = [
       for arch, file in (('amd64', 'amd64'), ('arm64', 'arm64'), ('arm', 'armhf'))],
     Case('versioned-other-order', [f'{{folder}}/k3s-arm64-{V}'], versioned(V, form='k3s-{arch}-{version}')),
     Case('versioned-in-folder', [f'{{folder}}/arm64/k3s-{V}'], files({f'arm64/k3s-{V}': program('arm64')})),
-    Case('versioned-without-mine', f'k3s-{V}-amd64 is a binary for amd64 (64-bit, little-endian, ELF machine 62), not for s390x', versioned(V), 's390x'),
+    Case('versioned-without-mine', f'k3s-{V}-amd64 is a binary for amd64 (64-bit, little-endian, ELF machine 62), not '
+         'for s390x', versioned(V), 's390x'),
     Case('two-releases', 'several files are a K3s binary for host', versioned(V, OLD)),
-    Case('two-releases-one-asked-for', [f'{{folder}}/k3s-{OLD}-arm64'], versioned(V, OLD), variables={'k3s_version': OLD}),
-    Case('two-releases-another-asked-for', "but k3s_version is 'v1.29.0+k3s1'", versioned(V, OLD), variables={'k3s_version': 'v1.29.0+k3s1'}),
-    Case('release-name-first', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64', OLD), f'k3s-{V}-arm64': program('arm64')})),
+    Case('two-releases-one-asked-for', [f'{{folder}}/k3s-{OLD}-arm64'], versioned(V, OLD),
+         variables={'k3s_version': OLD}),
+    Case('two-releases-another-asked-for', "but k3s_version is 'v1.29.0+k3s1'", versioned(V, OLD),
+         variables={'k3s_version': 'v1.29.0+k3s1'}),
+    Case('release-name-first', ['{folder}/k3s-arm64'],
+         files({'k3s-arm64': program('arm64', OLD), f'k3s-{V}-arm64': program('arm64')})),
 
     # the release in the binary
     Case('asked-for', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64')}), variables=K3S),
-    Case('asked-for-template', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64')}), variables={'k3s_version': 'v{{ x }}+k3s1', 'x': '1.31.4'}),
-    Case('not-asked-for', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64', OLD)}), variables={'k3s_version': ''}),
-    Case('another-release', f"is K3s {OLD}, but k3s_version is '{V}'", files({'k3s-arm64': program('arm64', OLD)}), variables=K3S),
-    Case('another-release-directory', f"is K3s {OLD}, but k3s_version is '{V}'", files({'arm64/k3s': program('arm64', OLD)}), variables=K3S, terms=('directory',)),
-    Case('another-release-unverified', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64', OLD)}), variables={**K3S, 'k3s_artifact_verify': 'none'}),
-    Case('version-undefined', 'k3s_version of host', files({'k3s-arm64': program('arm64')}), variables={'k3s_version': '{{ nope }}'}),
-    Case('version-undefined-and-not-asked', ['k3s-arm64'], files({}), variables={'k3s_version': '{{ nope }}'}, terms=('name',)),
-    Case('version-number', 'k3s_version of host', files({'k3s-arm64': program('arm64')}), variables={'k3s_version': 1.31}),
-    Case('no-version', ['{folder}/k3s-arm64'], files({'k3s-arm64': support.elf('arm64', b'ls')}), warned='no-version/k3s-arm64 holds no K3s version: perhaps'),
-    Case('no-version-required', 'holds no K3s version, so it is perhaps another program', listed('sha256sum.txt', '{good}  k3s-arm64\n', content=support.elf('arm64', b'ls')),
+    Case('asked-for-template', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64')}),
+         variables={'k3s_version': 'v{{ x }}+k3s1', 'x': '1.31.4'}),
+    Case('not-asked-for', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64', OLD)}),
+         variables={'k3s_version': ''}),
+    Case('another-release', f"is K3s {OLD}, but k3s_version is '{V}'",
+         files({'k3s-arm64': program('arm64', OLD)}), variables=K3S),
+    Case('another-release-directory', f"is K3s {OLD}, but k3s_version is '{V}'",
+         files({'arm64/k3s': program('arm64', OLD)}), variables=K3S, terms=('directory',)),
+    Case('another-release-unverified', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64', OLD)}),
+         variables={**K3S, 'k3s_artifact_verify': 'none'}),
+    Case('version-undefined', 'k3s_version of host', files({'k3s-arm64': program('arm64')}),
+         variables={'k3s_version': '{{ nope }}'}),
+    Case('version-undefined-and-not-asked', ['k3s-arm64'], files({}),
+         variables={'k3s_version': '{{ nope }}'}, terms=('name',)),
+    Case('version-number', 'k3s_version of host', files({'k3s-arm64': program('arm64')}),
+         variables={'k3s_version': 1.31}),
+    Case('no-version', ['{folder}/k3s-arm64'], files({'k3s-arm64': support.elf('arm64', b'ls')}),
+         warned='no-version/k3s-arm64 holds no K3s version: perhaps'),
+    Case('no-version-required', 'holds no K3s version, so it is perhaps another program',
+         listed('sha256sum.txt', '{good}  k3s-arm64\n', content=support.elf('arm64', b'ls')),
          variables=REQUIRED),
 
     # checksum lists
-    *[Case(f'list-{name}', ['{folder}/k3s-arm64'], listed('sha256sum-arm64.txt', text, encoding), variables=REQUIRED) for name, (text, encoding) in IN_LISTS.items()],
-    *[Case(f'list-{name}-wrong', 'is not the released file', listed('sha256sum-arm64.txt', text.replace('{good}', WRONG), encoding))
+    *[Case(f'list-{name}', ['{folder}/k3s-arm64'], listed('sha256sum-arm64.txt', text, encoding), variables=REQUIRED)
+      for name, (text, encoding) in IN_LISTS.items()],
+    *[Case(f'list-{name}-wrong', 'is not the released file',
+           listed('sha256sum-arm64.txt', text.replace('{good}', WRONG), encoding))
       for name, (text, encoding) in IN_LISTS.items()],
     Case('list-sums', ['{folder}/k3s-arm64'], listed('SHA256SUMS', '{good}  k3s-arm64\n'), variables=REQUIRED),
     Case('list-bare', ['{folder}/k3s-arm64'], listed('k3s-arm64.sha256', '{good}\n'), variables=REQUIRED),
     Case('list-bare-wrong', 'is not the released file', listed('k3s-arm64.sha256', WRONG)),
-    Case('list-above', ['{folder}/arm64/k3s'], listed('SHA256SUMS', WRONG + '  amd64/k3s\n{good}  arm64/k3s\n', file='arm64/k3s'), variables=REQUIRED),
+    Case('list-above', ['{folder}/arm64/k3s'],
+         listed('SHA256SUMS', WRONG + '  amd64/k3s\n{good}  arm64/k3s\n', file='arm64/k3s'), variables=REQUIRED),
     Case('list-above-wrong', 'but SHA256SUMS says', listed('SHA256SUMS', WRONG + '  arm64/k3s\n', file='arm64/k3s')),
-    Case('list-without-the-file', ['{folder}/k3s-arm64'], listed('sha256sum-arm64.txt', WRONG + '  k3s\n'), warned='is in no checksum list, though sha256sum-arm64.txt is there'),
-    Case('list-too-large', 'is larger than 1 MiB', listed('sha256sum-arm64.txt', '{good}  k3s-arm64\n' + '#' * (1 << 20))),
+    Case('list-without-the-file', ['{folder}/k3s-arm64'], listed('sha256sum-arm64.txt', WRONG + '  k3s\n'),
+         warned='is in no checksum list, though sha256sum-arm64.txt is there'),
+    Case('list-too-large', 'is larger than 1 MiB',
+         listed('sha256sum-arm64.txt', '{good}  k3s-arm64\n' + '#' * (1 << 20))),
 
     # image archives
     Case('images-among-others', ['{folder}/k3s-airgap-images-arm64.tar.zst', '{folder}/rancher-images.tar.gz'], files({
-        'chart-1.0.tgz': gzip.compress(CHART), 'helm-linux-arm64.tar.gz': gzip.compress(support.tar([('linux-arm64/helm', b'x')])),
-        'cni-plugins-linux-arm64.tgz': gzip.compress(support.tar([('./bridge', b'x')])), 'zarf-package-x-arm64.tar.zst': support.zst(support.tar([('zarf.yaml', b'')])),
+        'chart-1.0.tgz': gzip.compress(CHART),
+        'helm-linux-arm64.tar.gz': gzip.compress(support.tar([('linux-arm64/helm', b'x')])),
+        'cni-plugins-linux-arm64.tgz': gzip.compress(support.tar([('./bridge', b'x')])),
+        'zarf-package-x-arm64.tar.zst': support.zst(support.tar([('zarf.yaml', b'')])),
         'rancher-images.tar.gz': gzip.compress(IMAGES), 'k3s-airgap-images-amd64-v1.30.8.tar.zst': support.zst(IMAGES),
-        'k3s-airgap-images-arm64.tar.zst': support.zst(IMAGES), 'k3s-airgap-images-arm64.tar': IMAGES}), terms=('images',),
+        'k3s-airgap-images-arm64.tar.zst': support.zst(IMAGES), 'k3s-airgap-images-arm64.tar': IMAGES}),
+         terms=('images',),
         warned='chart-1.0.tgz is left out of the image archives: it holds no image manifest'),
-    Case('images-of-another-platform', 'holds images for linux/amd64 and nothing for linux/arm64. If it is for other hosts, put their architecture into its name',
+    Case('images-of-another-platform', 'holds images for linux/amd64 and nothing for linux/arm64. If it is for other '
+         'hosts, put their architecture into its name',
          files({'k3s-airgap-images-arm64.tar.gz': gzip.compress(support.image_archive('amd64'))}), terms=('images',)),
     Case('images-vouched-for', ['{folder}/k3s-airgap-images-arm64.tar.gz'], listed(
-        'SHA256SUMS', '{good}  k3s-airgap-images-arm64.tar.gz\n', file='k3s-airgap-images-arm64.tar.gz', content=gzip.compress(support.image_archive('amd64'))), terms=('images',)),
-    Case('images-without-a-manifest', 'holds no image manifest', files({'k3s-airgap-images-arm64.tar': CHART}), terms=('images',)),
-    Case('images-html-in-a-list', 'is an HTML page', listed('SHA256SUMS', WRONG + '  mine.tar.zst\n', file='mine.tar.zst', content=b'<html>404'), terms=('images',)),
+        'SHA256SUMS', '{good}  k3s-airgap-images-arm64.tar.gz\n', file='k3s-airgap-images-arm64.tar.gz',
+        content=gzip.compress(support.image_archive('amd64'))), terms=('images',)),
+    Case('images-without-a-manifest', 'holds no image manifest',
+         files({'k3s-airgap-images-arm64.tar': CHART}), terms=('images',)),
+    Case('images-html-in-a-list', 'is an HTML page',
+         listed('SHA256SUMS', WRONG + '  mine.tar.zst\n', file='mine.tar.zst', content=b'<html>404'),
+         terms=('images',)),
     Case('images-cut', 'is cut short', files({'mine.tar.gz': gzip.compress(IMAGES)[:300]}), terms=('images',)),
-    Case('images-split', 'is a part of an image archive, which K3s does not import. Join the parts: cat {folder}/i-arm64.tar.zst.* > {folder}/i-arm64.tar.zst',
+    Case('images-split', 'is a part of an image archive, which K3s does not import. Join the parts: cat '
+         '{folder}/i-arm64.tar.zst.* > {folder}/i-arm64.tar.zst',
          files({'i-arm64.tar.zst.aa': b'x', 'i-arm64.tar.zst.ab': b'x'}), terms=('images',)),
     Case('images-split-of-another-arch', [], files({'i-amd64.tar.zst.aa': b'x'}), terms=('images',)),
-    Case('images-split-and-joined', ['{folder}/i-arm64.tar.gz'], files({'i-arm64.tar.gz.aa': b'x', 'i-arm64.tar.gz': gzip.compress(IMAGES)}), terms=('images',)),
-    Case('images-narrowed', ['{folder}/a.tar'], files({'a.tar': IMAGES, 'b.tar': IMAGES, 'c.tar': b''}), variables={'k3s_artifact_images': ['a*']}, terms=('images',)),
-    Case('images-narrowed-by-a-text', ['{folder}/a.tar', '{folder}/b.tar'], files({'a.tar': IMAGES, 'b.tar': IMAGES, 'c.tar': b''}),
+    Case('images-split-and-joined', ['{folder}/i-arm64.tar.gz'],
+         files({'i-arm64.tar.gz.aa': b'x', 'i-arm64.tar.gz': gzip.compress(IMAGES)}), terms=('images',)),
+    Case('images-narrowed', ['{folder}/a.tar'], files({'a.tar': IMAGES, 'b.tar': IMAGES, 'c.tar': b''}),
+         variables={'k3s_artifact_images': ['a*']}, terms=('images',)),
+    Case('images-narrowed-by-a-text', ['{folder}/a.tar', '{folder}/b.tar'],
+         files({'a.tar': IMAGES, 'b.tar': IMAGES, 'c.tar': b''}),
          variables={'k3s_artifact_images': 'a*, b*'}, terms=('images',)),
-    Case('images-pattern-of-nothing', "has the pattern 'z*', which no file in {folder} matches", files({'a.tar': IMAGES}),
+    Case('images-pattern-of-nothing', "has the pattern 'z*', which no file in {folder} matches",
+         files({'a.tar': IMAGES}),
          variables={'k3s_artifact_images': ['a*', 'z*']}, terms=('images',)),
-    Case('images-pattern-of-another-folder', [], files({'arm64/k3s': program('arm64'), 'amd64/a.tar': IMAGES}), variables={'k3s_artifact_images': ['a.*']}, terms=('images',)),
-    Case('images-pattern-wrong', 'Write a list of patterns', files({'a.tar': IMAGES}), variables={'k3s_artifact_images': {'a': 1}}, terms=('images',)),
+    Case('images-pattern-of-another-folder', [], files({'arm64/k3s': program('arm64'), 'amd64/a.tar': IMAGES}),
+         variables={'k3s_artifact_images': ['a.*']}, terms=('images',)),
+    Case('images-pattern-wrong', 'Write a list of patterns', files({'a.tar': IMAGES}),
+         variables={'k3s_artifact_images': {'a': 1}}, terms=('images',)),
 
     # the install script
-    Case('script', ['{folder}/k3s-install.sh'], files({'k3s-install.sh': b'#!/bin/sh\n', 'k3s-arm64': program('arm64')}), terms=('script',)),
-    Case('script-html', 'the install script {folder}/k3s-install.sh for host', files({'k3s-install.sh': b'<html>'}), terms=('script',)),
+    Case('script', ['{folder}/k3s-install.sh'],
+         files({'k3s-install.sh': b'#!/bin/sh\n', 'k3s-arm64': program('arm64')}), terms=('script',)),
+    Case('script-html', 'the install script {folder}/k3s-install.sh for host',
+         files({'k3s-install.sh': b'<html>'}), terms=('script',)),
     Case('script-empty', 'is empty', files({'k3s-install.sh': b''}), terms=('script',)),
-    Case('script-digest', 'is not the released file', listed('SHA256SUMS', WRONG + '  k3s-install.sh\n', file='k3s-install.sh', content=b'#!/bin/sh\n'), terms=('script',)),
+    Case('script-digest', 'is not the released file',
+         listed('SHA256SUMS', WRONG + '  k3s-install.sh\n', file='k3s-install.sh', content=b'#!/bin/sh\n'),
+         terms=('script',)),
 ]
 NAMES = {case.name: case for case in CASES}
 PLAYS = [{'hosts': 'all', 'gather_facts': False, 'tasks': [
@@ -144,7 +187,8 @@ PLAYS = [{'hosts': 'all', 'gather_facts': False, 'tasks': [
 
 
 def filled(value, folder):
-    return [filled(item, folder) for item in value] if isinstance(value, list) else value.replace('{folder}', str(folder))
+    return [filled(item, folder) for item in value] if isinstance(value,
+                                                                  list) else value.replace('{folder}', str(folder))
 
 
 @pytest.fixture(scope='module')
@@ -154,7 +198,8 @@ def ran(tmp_path_factory):
     for case in CASES:
         (parent / case.name).mkdir()
         case.make(parent / case.name)
-        hosts[case.name] = {'airgap_dir': str(parent / case.name), 'k3s_artifact_machine': case.machine, 'terms': case.terms, **case.variables}
+        hosts[case.name] = {'airgap_dir': str(parent / case.name), 'k3s_artifact_machine': case.machine,
+                            'terms': case.terms, **case.variables}
     return parent, support.play(parent, PLAYS, '--forks', '4', hosts=hosts)
 
 

@@ -457,7 +457,7 @@ def test_a_result_says_how_the_file_came_and_which_way(standin, release):
 # --- a node that lies at random
 
 
-EXAMPLES = int(os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES', 30))
+EXAMPLES = int(os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES', '30'))
 NODES = 10  # that are asked in one run
 
 

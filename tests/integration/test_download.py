@@ -220,7 +220,8 @@ class Handler(BaseHTTPRequestHandler):
     # A release whose list is right about files that are none of K3s.
 
     def serve_instead(self, **files):
-        files = {'k3s': BINARY, ARCHIVE: RELEASE[ARCHIVE], **{name.replace('archive', ARCHIVE): data for name, data in files.items()}}
+        files = {'k3s': BINARY, ARCHIVE: RELEASE[ARCHIVE],
+                 **{name.replace('archive', ARCHIVE): data for name, data in files.items()}}
         self.send(listed(**files) if self.file == 'sha256sum-amd64.txt' else files[self.file])
 
     def for_wrongarch(self):
@@ -314,15 +315,20 @@ def server(servers):
     return servers[0]
 
 
-NO_PROXY = {name: '' for name in ('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NO_PROXY')}
+NO_PROXY = dict.fromkeys(('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy',
+                          'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NO_PROXY'), '')
 
 
 def download(tmp_path, server, *arguments, hosts=None, case='good', home='collection', env=None, **settings):
-    """Run the playbook for amd64 without an archive and a script, unless *settings* say more; None is not given at all."""
-    given = {'k3s_version': VERSION, 'k3s_artifact_dir': str(tmp_path / 'airgap'), 'k3s_download_arches': 'amd64', 'k3s_download_images': 'none',
-             'k3s_download_url': server.url(case), 'k3s_download_install_url': '', 'k3s_download_timeout': 5, **settings}
+    """Run the playbook for amd64 without an archive and a script, unless *settings* say more; None is not given at
+    all."""
+    given = {'k3s_version': VERSION, 'k3s_artifact_dir': str(tmp_path / 'airgap'), 'k3s_download_arches': 'amd64',
+             'k3s_download_images': 'none',
+             'k3s_download_url': server.url(case), 'k3s_download_install_url': '',
+             'k3s_download_timeout': 5, **settings}
     given = {name: value for name, value in given.items() if value is not None}
-    return support.play(tmp_path, 'airgap.k3s.download', '-e', json.dumps(given), *arguments, home=home, env={**NO_PROXY, **(env or {})},
+    return support.play(tmp_path, 'airgap.k3s.download', '-e', json.dumps(given), *arguments, home=home,
+                        env={**NO_PROXY, **(env or {})},
                         hosts={'localhost': {}, **(hosts or {})})
 
 
@@ -340,7 +346,8 @@ def fails(run):
 def files(tmp_path):
     """What lies below the artifact directory, and its permissions."""
     root = tmp_path / 'airgap'
-    return {str(path.relative_to(root)): f'{path.stat().st_mode & 0o7777:04o}' for path in root.rglob('*') if not path.is_dir()}
+    return {str(path.relative_to(root)): f'{path.stat().st_mode & 0o7777:04o}'
+            for path in root.rglob('*') if not path.is_dir()}
 
 
 def partial(tmp_path):
@@ -358,10 +365,12 @@ def old_binary(tmp_path, arch='amd64'):
 
 
 def test_a_release_arrives_whole_and_only_once(tmp_path, server):
-    wanted = {'k3s_download_arches': 'arm', 'k3s_download_images': None, 'k3s_download_install_url': server.url('good/install.sh')}
+    wanted = {'k3s_download_arches': 'arm', 'k3s_download_images': None,
+              'k3s_download_install_url': server.url('good/install.sh')}
     result = succeeds(download(tmp_path, server, **wanted))
     folder, archive = tmp_path / 'airgap' / 'arm', 'k3s-airgap-images-arm.tar.zst'
-    assert files(tmp_path) == {'arm/k3s': '0755', 'arm/' + archive: '0644', 'arm/sha256sum-arm.txt': '0644', 'arm/k3s-install.sh': '0755'}
+    assert files(tmp_path) == {'arm/k3s': '0755', 'arm/' + archive: '0644', 'arm/sha256sum-arm.txt': '0644',
+                               'arm/k3s-install.sh': '0755'}
     assert not (folder / '.partial').exists()
     assert (folder / 'k3s').read_bytes() == RELEASE['k3s-armhf']
     for name in (archive, 'sha256sum-arm.txt'):
@@ -369,7 +378,8 @@ def test_a_release_arrives_whole_and_only_once(tmp_path, server):
     assert (folder / 'k3s-install.sh').read_bytes() == SCRIPT
     assert {(file['name'], file['size'], file['sha256'], file['state']) for file in result['files']} == {
         (name, len(data), hashlib.sha256(data).hexdigest(), 'fetched') for name, data in (
-            ('k3s-armhf', RELEASE['k3s-armhf']), (archive, RELEASE[archive]), ('sha256sum-arm.txt', RELEASE['sha256sum-arm.txt']),
+            ('k3s-armhf', RELEASE['k3s-armhf']), (archive, RELEASE[archive]),
+            ('sha256sum-arm.txt', RELEASE['sha256sum-arm.txt']),
             ('k3s-install.sh', SCRIPT))}
     assert [seen[1] for seen in server.requests()] == ['sha256sum-arm.txt', 'install.sh', 'k3s-armhf', archive]
 
@@ -384,16 +394,20 @@ def test_what_came_is_what_the_lookup_takes(tmp_path, server):
     succeeds(download(tmp_path, server, k3s_download_arches='amd64,arm64,arm', k3s_download_images='gz'))
     hosts = {arch: {'k3s_artifact_machine': support.MACHINES[arch]} for arch in ('amd64', 'arm64', 'arm')}
     run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'look', 'ansible.builtin.debug': {'msg': "{{ query('k3s_artifact', 'binary', 'images', dir=root, verify='required') }}"}}]}],
+        {'name': 'look', 'ansible.builtin.debug': {'msg': "{{ query('k3s_artifact', 'binary', 'images', dir=root, "
+                                                   "verify='required') }}"}}]}],
         '-e', f'root={tmp_path}/airgap', hosts=hosts)
     for arch in hosts:
-        assert run.result(arch, 'look')['msg'] == [f'{tmp_path}/airgap/{arch}/{name}' for name in ('k3s', f'k3s-airgap-images-{arch}.tar.gz')]
+        assert (run.result(arch, 'look')['msg']
+                == [f'{tmp_path}/airgap/{arch}/{name}' for name in ('k3s', f'k3s-airgap-images-{arch}.tar.gz')])
 
 
 def test_a_check_changes_nothing_and_says_what_would(tmp_path, server):
-    run = download(tmp_path, server, '--check', k3s_download_arches=None, hosts={'pi': {'k3s_artifact_machine': 'armv7l'}, 'other': {}})
+    run = download(tmp_path, server, '--check', k3s_download_arches=None,
+                   hosts={'pi': {'k3s_artifact_machine': 'armv7l'}, 'other': {}})
     result = succeeds(run)
-    assert result['msg'] == (f'K3s {VERSION} would be in {tmp_path}/airgap for amd64, arm, arm64. The release has nothing for riscv64, s390x.')
+    assert result['msg'] == (f'K3s {VERSION} would be in {tmp_path}/airgap for amd64, arm, arm64. The release has '
+                             'nothing for riscv64, s390x.')
     assert run.changed() == 1 and {file['state'] for file in result['files']} == {'missing'}
     assert not (tmp_path / 'airgap').exists()
 
@@ -411,7 +425,8 @@ def test_an_inventory_whose_machines_are_known_decides_what_is_fetched(tmp_path,
 def test_cached_facts_tell_the_machines_of_the_inventory_and_are_only_compared(tmp_path, server):
     env = {'ANSIBLE_CACHE_PLUGIN': 'jsonfile', 'ANSIBLE_CACHE_PLUGIN_CONNECTION': str(tmp_path / 'facts')}
     facts = {'ansible_architecture': '{{ said }}', 'cacheable': True}
-    support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [{'ansible.builtin.set_fact': facts}]}], env=env, hosts={
+    support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [{'ansible.builtin.set_fact': facts}]}],
+                 env=env, hosts={
         'pi': {'said': 'aarch64'}, 'evil': {'said': '{% raw %}' + TEMPLATE + '{% endraw %}'}})
     result = succeeds(download(tmp_path, server, '--check', k3s_download_arches=None, hosts={'pi': {}}, env=env))
     assert result['arches'] == ['arm64']
@@ -420,7 +435,8 @@ def test_cached_facts_tell_the_machines_of_the_inventory_and_are_only_compared(t
 
 
 def test_machines_of_the_inventory_without_a_release_are_named_with_their_hosts(tmp_path, server):
-    hosts = {name: {'k3s_artifact_machine': machine} for name, machine in (('server', 'x86_64'), ('pi-zero', 'armv6l'), ('pi-one', 'armv6l'))}
+    hosts = {name: {'k3s_artifact_machine': machine}
+             for name, machine in (('server', 'x86_64'), ('pi-zero', 'armv6l'), ('pi-one', 'armv6l'))}
     message = fails(download(tmp_path, server, k3s_download_arches=None, hosts=hosts))
     assert 'K3s has no release for pi-one (armv6l), pi-zero (armv6l). Name the architectures' in message
     assert not server.requests() and not (tmp_path / 'airgap').exists()
@@ -434,12 +450,15 @@ def test_what_belongs_to_another_release_is_removed_and_what_is_ours_to_keep_sta
     (folder / 'k3s-airgap-images-arm.tar.gz').write_bytes(RELEASE['k3s-airgap-images-arm.tar.gz'])
     (folder / 'my-images.tar').write_text('mine')
     result = succeeds(download(tmp_path, server, k3s_download_arches='arm'))
-    assert {path.rpartition('/')[2] for path in result['removed']} == {'k3s-armhf', 'k3s-arm', 'k3s-airgap-images-arm.tar'}
-    assert files(tmp_path).keys() == {'arm/k3s', 'arm/sha256sum-arm.txt', 'arm/k3s-airgap-images-arm.tar.gz', 'arm/my-images.tar'}
+    assert {path.rpartition('/')[2] for path in result['removed']} == {'k3s-armhf', 'k3s-arm',
+                                                                       'k3s-airgap-images-arm.tar'}
+    assert files(tmp_path).keys() == {'arm/k3s', 'arm/sha256sum-arm.txt',
+                                      'arm/k3s-airgap-images-arm.tar.gz', 'arm/my-images.tar'}
 
 
 def test_a_proxy_of_the_environment_is_used(tmp_path, server):
-    run = download(tmp_path, server, k3s_download_url='http://k3s.invalid/good', k3s_download_environment={'http_proxy': server.url('')})
+    run = download(tmp_path, server, k3s_download_url='http://k3s.invalid/good',
+                   k3s_download_environment={'http_proxy': server.url('')})
     succeeds(run)
     assert [seen[1] for seen in server.requests()] == ['sha256sum-amd64.txt', 'k3s']
     message = fails(download(tmp_path, server, k3s_download_url='http://k3s.invalid/good', k3s_download_use_proxy=False,
@@ -451,14 +470,18 @@ def test_a_proxy_of_the_environment_is_used(tmp_path, server):
 
 
 @pytest.mark.parametrize('force', [False, True])
-def test_credentials_go_to_the_mirror_and_never_to_where_it_redirects_or_into_the_output(tmp_path, servers, server, force):
-    run = download(tmp_path, server, '-vvvv', case='mirror', k3s_download_username='me', k3s_download_password='geheim{{ 1 + 1 }}',
+def test_credentials_go_to_the_mirror_and_never_to_where_it_redirects_or_into_the_output(tmp_path,
+                                                                                         servers, server, force):
+    run = download(tmp_path, server, '-vvvv', case='mirror', k3s_download_username='me',
+                   k3s_download_password='geheim{{ 1 + 1 }}',
                    k3s_download_force_basic_auth=force, k3s_download_install_url=servers[1].url('good/install.sh'))
     succeeds(run)
     assert (tmp_path / 'airgap/amd64/k3s').read_bytes() == BINARY
-    assert {seen[2] for seen in server.requests()} == ({'Basic bWU6Z2VoZWltMg=='} if force else {None, 'Basic bWU6Z2VoZWltMg=='})
+    assert ({seen[2] for seen in server.requests()}
+            == ({'Basic bWU6Z2VoZWltMg=='} if force else {None, 'Basic bWU6Z2VoZWltMg=='}))
     elsewhere = servers[1].requests()
-    assert {seen[1] for seen in elsewhere} == {'sha256sum-amd64.txt', 'install.sh', 'k3s'} and {seen[2] for seen in elsewhere} == {None}
+    assert {seen[1] for seen in elsewhere} == {'sha256sum-amd64.txt', 'install.sh', 'k3s'}
+    assert {seen[2] for seen in elsewhere} == {None}
     assert 'geheim2' not in run.output and 'bWU6' not in run.output
     assert 'geheim2' not in json.dumps(run.results)
 
@@ -473,27 +496,34 @@ def test_a_server_that_was_redirected_to_does_not_get_the_credentials_that_it_as
 
 REFUSED = {
     'no version': ({'version': None}, 'k3s_version is not set'),
-    'a version without its v': ({'version': '1.31.4+k3s1'}, "k3s_version is '1.31.4+k3s1': give it the name of a K3s release, with its v"),
+    'a version without its v': ({'version': '1.31.4+k3s1'},
+                                "k3s_version is '1.31.4+k3s1': give it the name of a K3s release, with its v"),
     'a version with a newline': ({'version': 'v1.31.4+k3s1\n'}, r"k3s_version is 'v1.31.4+k3s1\n': give it the name"),
     'a version with a folder': ({'version': 'v1.31.4/../v1.30.0'}, "k3s_version is 'v1.31.4/../v1.30.0'"),
     'a version with dots': ({'version': 'v1.31.4..'}, "k3s_version is 'v1.31.4..'"),
     'a version with a query': ({'version': 'v1.31.4?x'}, "k3s_version is 'v1.31.4?x'"),
     'no folder': ({'dir': None}, 'Neither k3s_artifact_dir nor airgap_dir is set'),
     'a relative folder': ({'dir': 'airgap'}, "'airgap' is a relative path"),
-    'an unknown architecture': ({'arches': 'amd64,mips'}, 'k3s_download_arches names mips: K3s is released for amd64, arm64, arm'),
-    'an architecture that is a path': ({'arches': ['../amd64']}, 'k3s_download_arches names ../amd64: K3s is released for'),
+    'an unknown architecture': ({'arches': 'amd64,mips'},
+                                'k3s_download_arches names mips: K3s is released for amd64, arm64, arm'),
+    'an architecture that is a path': ({'arches': ['../amd64']},
+                                       'k3s_download_arches names ../amd64: K3s is released for'),
     'no architecture': ({'arches': ' , '}, 'k3s_download_arches names nothing'),
     'an unknown compression': ({'images': 'xz'}, "k3s_download_images is 'xz': it can be zst, gz, plain, none."),
     'a password in the address': ({'url': 'https://me:secret@mirror/k3s'}, 'without a name and a password in them'),
     'another protocol': ({'url': 'file:///srv/k3s'}, 'have to be http or https addresses'),
-    'an address with a newline': ({'install_url': 'https://get.k3s.io/\nHost: evil'}, 'have to be http or https addresses'),
+    'an address with a newline': ({'install_url': 'https://get.k3s.io/\nHost: evil'},
+                                  'have to be http or https addresses'),
     'no time': ({'timeout': 0}, 'k3s_download_timeout is 0'),
-    'no CA file': ({'ca_path': '/nowhere/ca.pem'}, "k3s_download_ca_path is '/nowhere/ca.pem', and there is no such file"),
-    'a CA file without a CA': ({'ca_path': '/etc/passwd'}, "k3s_download_ca_path is '/etc/passwd', and no certificate is in it"),
+    'no CA file': ({'ca_path': '/nowhere/ca.pem'},
+                   "k3s_download_ca_path is '/nowhere/ca.pem', and there is no such file"),
+    'a CA file without a CA': ({'ca_path': '/etc/passwd'},
+                               "k3s_download_ca_path is '/etc/passwd', and no certificate is in it"),
 }
 
 FAULTS = {
-    'list404': ['No checksum list for amd64 from', 'it answers 404 (Not Found)', 'Check that k3s_version names a release'],
+    'list404': ['No checksum list for amd64 from', 'it answers 404 (Not Found)',
+                'Check that k3s_version names a release'],
     'list401': ['it answers 401 (Unauthorized). Check k3s_download_username'],
     'list403': ['it answers 403 (Forbidden). Check k3s_download_username'],
     'listpage': ["sha256sum-amd64.txt is not a checksum list: line 1 is '<!DOCTYPE html>", 'a page for people'],
@@ -520,7 +550,8 @@ FAULTS = {
     'file500': ['No k3s for amd64 from', 'it answers 500 (Internal Server Error)', 'try again later'],
     'filepage': ['No k3s for amd64 from', 'what came is not the file that the checksum list names'],
     'filewrong': ['No k3s for amd64 from', 'what came is not the file that the checksum list names'],
-    'filecut': ['No k3s for amd64 from', 'the connection broke off in the middle, after 200000 of', 'continued where it stopped'],
+    'filecut': ['No k3s for amd64 from', 'the connection broke off in the middle, after 200000 of',
+                'continued where it stopped'],
     'filehuge': ['No k3s for amd64 from', 'it is far too large (10000000000 bytes)'],
     'filedrip': ['No k3s for amd64 from', 'bytes came in 1 seconds'],
     'fileredirect': ['No k3s for amd64 from', "it redirects to 'file:///bin/ls'"],
@@ -554,13 +585,16 @@ def failures(tmp_path_factory, servers):
         (folder / 'k3s').write_text(OLD)
         tasks[case] = {'url': servers[0].url(case), 'dir': str(folder.parent), 'images': 'zst'}
     for case in SCRIPTS:
-        tasks[case + ' as script'] = {'url': servers[0].url('good'), 'install_url': servers[0].url(case), 'dir': f'{tmp_path}/airgap/script'}
+        tasks[case + ' as script'] = {'url': servers[0].url('good'), 'install_url': servers[0].url(case),
+                                      'dir': f'{tmp_path}/airgap/script'}
     plays = [{'hosts': 'node', 'gather_facts': False, 'tasks': [
-        {'name': name, 'airgap.k3s.release': {key: value for key, value in {**base, **options}.items() if value is not None},
+        {'name': name,
+         'airgap.k3s.release': {key: value for key, value in {**base, **options}.items() if value is not None},
          'register': 'one', 'ignore_errors': True} for name, options in tasks.items()] + [
              {'name': 'Say it again', 'ansible.builtin.debug': {'msg': '{{ one.msg }}'}}]}]
     for task in list(plays[0]['tasks'][:-1]):
-        plays[0]['tasks'].insert(plays[0]['tasks'].index(task) + 1, {'name': 'Again', 'ansible.builtin.debug': {'msg': '{{ one.msg }}'}})
+        plays[0]['tasks'].insert(plays[0]['tasks'].index(task) + 1,
+                                 {'name': 'Again', 'ansible.builtin.debug': {'msg': '{{ one.msg }}'}})
     # Each text is evaluated again, as a report or a rescue would: what a server says must not be obeyed.
     run = support.play(tmp_path, plays, home='collection', env=NO_PROXY)
     assert len(run.results) == 2 * len(tasks) + 1, run.output
@@ -593,13 +627,15 @@ def test_a_fault_is_named_and_what_was_there_stays(failures, case):
         assert part in said
     folder = failures[0] / 'airgap' / case
     assert (folder / 'amd64/k3s').read_text() == OLD
-    assert [path for path in sorted(folder.rglob('*')) if '.partial' not in path.parts and not path.is_dir()] == [folder / 'amd64/k3s']
+    assert ([path for path in sorted(folder.rglob('*')) if '.partial' not in path.parts and not path.is_dir()]
+            == [folder / 'amd64/k3s'])
 
 
 @pytest.mark.parametrize('case', SCRIPTS)
 def test_an_install_script_that_is_none_is_refused(failures, case):
     said = message(failures, case + ' as script')
-    assert said.startswith('No install script from') and SCRIPTS[case] in said and 'Set k3s_download_install_url to' in said
+    assert said.startswith('No install script from') and SCRIPTS[case] in said
+    assert 'Set k3s_download_install_url to' in said
     assert not (failures[0] / 'airgap/script').exists()
 
 
@@ -639,11 +675,15 @@ LISTS = {
 def test_a_list_that_download_takes_is_one_that_the_lookup_takes(tmp_path, server):
     tasks = []
     for kind in LISTS:
-        release = {'version': VERSION, 'arches': 'amd64', 'install_url': '', 'url': server.url(f'lists/{kind}'), 'dir': f'{tmp_path}/airgap/{kind}'}
-        look = "{{ query('airgap.k3s.k3s_artifact', 'binary', 'images', dir=root, verify='required', machine='x86_64') }}"
+        release = {'version': VERSION, 'arches': 'amd64', 'install_url': '', 'url': server.url(f'lists/{kind}'),
+                   'dir': f'{tmp_path}/airgap/{kind}'}
+        look = ("{{ query('airgap.k3s.k3s_artifact', 'binary', 'images', "
+                "dir=root, verify='required', machine='x86_64') }}")
         tasks += [{'name': 'fetch ' + kind, 'airgap.k3s.release': release, 'register': 'one', 'ignore_errors': True},
-                  {'name': 'look ' + kind, 'ansible.builtin.debug': {'msg': look}, 'vars': {'root': release['dir']}, 'when': 'one is succeeded'}]
-    run = support.play(tmp_path, [{'hosts': 'node', 'gather_facts': False, 'tasks': tasks}], home='collection', env=NO_PROXY)
+                  {'name': 'look ' + kind, 'ansible.builtin.debug': {'msg': look}, 'vars': {'root': release['dir']},
+                   'when': 'one is succeeded'}]
+    run = support.play(tmp_path, [{'hosts': 'node', 'gather_facts': False, 'tasks': tasks}],
+                       home='collection', env=NO_PROXY)
     assert run.rc == 0, run.output
     taken = {kind for kind in LISTS if status(run, 'fetch ' + kind) != 'failed'}
     assert taken >= {'plain', 'crlf', 'binary', 'dot', 'upper', 'comment'} and not taken & {'prose', 'slash'}
@@ -672,7 +712,8 @@ def test_a_cut_download_is_continued_by_the_next_run(tmp_path, server):
 
 LEFT = {
     'a beginning, and a server that cannot continue': (BINARY[:5000], 'norange', ['bytes=5000-'], 'fetched'),
-    'a beginning, and a server that continues elsewhere': (BINARY[:5000], 'otherrange', ['bytes=5000-', None], 'fetched'),
+    'a beginning, and a server that continues elsewhere': (BINARY[:5000], 'otherrange',
+                                                           ['bytes=5000-', None], 'fetched'),
     'the beginning of something else': (b'x' * 5000, 'good', ['bytes=5000-', None], 'fetched'),
     'more than the file': (BINARY + b'x', 'good', [f'bytes={len(BINARY) + 1}-', None], 'fetched'),
     'the whole file': (BINARY, 'good', [], 'continued'),
@@ -697,7 +738,8 @@ def test_whatever_an_earlier_run_left_the_right_file_comes(tmp_path, server, lef
 def family(pid):
     """A process and all that it has started, parents first."""
     children = {}
-    for line in subprocess.run(['ps', '-eo', 'ppid=,pid='], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines():
+    for line in subprocess.run(['ps', '-eo', 'ppid=,pid='], check=True, stdout=subprocess.PIPE,
+                               text=True).stdout.splitlines():
         parent, child = map(int, line.split())
         children.setdefault(parent, []).append(child)
     found = [pid]
@@ -708,11 +750,13 @@ def family(pid):
 
 def started(tmp_path, server, case, **env):
     """Start the action for arm64 without waiting for it."""
-    task = {'airgap.k3s.release': {'version': VERSION, 'arches': 'arm64', 'images': 'none', 'install_url': '', 'url': server.url(case),
+    task = {'airgap.k3s.release': {'version': VERSION, 'arches': 'arm64', 'images': 'none', 'install_url': '',
+                                   'url': server.url(case),
                                    'dir': f'{tmp_path}/airgap'}}
     (tmp_path / 'site.yml').write_text(json.dumps([{'hosts': 'localhost', 'gather_facts': False, 'tasks': [task]}]))
     env = support.environment(tmp_path, ANSIBLE_COLLECTIONS_PATH=support.collection_path(tmp_path), **NO_PROXY, **env)
-    process = subprocess.Popen([str(support.PROGRAMS / 'ansible-playbook'), '-i', 'localhost,', '-c', 'local', 'site.yml'], cwd=tmp_path, env=env,
+    process = subprocess.Popen([str(support.PROGRAMS / 'ansible-playbook'), '-i', 'localhost,', '-c', 'local',
+                                'site.yml'], cwd=tmp_path, env=env,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 60
     while not [path for path in (tmp_path / 'airgap/arm64/.partial').glob('k3s-*') if path.stat().st_size]:
@@ -762,7 +806,8 @@ def test_what_cannot_be_replaced_is_found_before_anything_is(tmp_path, server, n
         (tmp_path / 'airgap/amd64' / name).write_text('not a folder')
     message = fails(download(tmp_path, server, k3s_download_images='zst'))
     assert str(tmp_path / 'airgap/amd64') in message
-    assert 'is a directory, and a file belongs there' in message or name == '.partial' and 'cannot be written' in message
+    assert ('is a directory, and a file belongs there' in message
+            or name == '.partial' and 'cannot be written' in message)
     assert [seen[1] for seen in server.requests()] == ['sha256sum-amd64.txt']
     assert files(tmp_path).keys() <= {'amd64/.partial'}
 
@@ -781,7 +826,8 @@ def test_a_port_where_nobody_listens_is_named(tmp_path, server):
     with socket.socket() as unused:
         unused.bind(('127.0.0.1', 0))
         message = fails(download(tmp_path, server, k3s_download_url=f'http://127.0.0.1:{unused.getsockname()[1]}'))
-    assert "the connection failed ('Connection refused'). Check the address, the network, the proxy and the CA" in message
+    assert ("the connection failed ('Connection refused'). Check the address, the network, the proxy and the CA"
+            in message)
 
 
 def test_ansible_doc_shows_every_option(tmp_path):
@@ -789,7 +835,8 @@ def test_ansible_doc_shows_every_option(tmp_path):
                            env={'ANSIBLE_COLLECTIONS_PATH': support.collection_path(tmp_path)})
     assert done.returncode == 0, done.stdout
     document = json.loads(done.stdout)['airgap.k3s.release']
-    assert set(document['doc']['options']) == {'version', 'dir', 'arches', 'images', 'url', 'install_url', 'username', 'password',
+    assert set(document['doc']['options']) == {'version', 'dir', 'arches', 'images', 'url', 'install_url',
+                                               'username', 'password',
                                                'force_basic_auth', 'ca_path', 'use_proxy', 'timeout'}
     page = (support.ROOT / 'docs/download.md').read_text()
     playbook = (support.ROOT / 'playbooks/download.yml').read_text()

@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node says of itself chooses no file of the controller and is never evaluated, even when its text is used again."""
+"""What a node says of itself chooses no file of the controller and is never evaluated, even when its text is used
+again."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ import support
 
 MARK = "{{ lookup('ansible.builtin.pipe', 'touch {folder}/mark') }}"
 STATEMENT = "{% if lookup('ansible.builtin.pipe', 'touch {folder}/mark') %}{% endif %}"
-SETTINGS = ['k3s_artifact_dir', 'airgap_dir', 'k3s_binary_map', 'k3s_artifact_verify', 'k3s_artifact_machine', 'k3s_artifact_dest', 'k3s_version',
+SETTINGS = ['k3s_artifact_dir', 'airgap_dir', 'k3s_binary_map', 'k3s_artifact_verify', 'k3s_artifact_machine',
+            'k3s_artifact_dest', 'k3s_version',
             'k3s_server_location', 'k3s_artifact_something_new']
-TEXTS = {'expression': MARK, 'statement': STATEMENT, 'nested': '{' + MARK + '}', 'long': 'x' * 50 + MARK, 'brackets': '{' * 30 + MARK}
+TEXTS = {'expression': MARK, 'statement': STATEMENT, 'nested': '{' + MARK + '}', 'long': 'x' * 50 + MARK,
+         'brackets': '{' * 30 + MARK}
 
 REPORT = """
 import json
@@ -26,7 +29,8 @@ with open(module.params['path']) as file:
     module.exit_json(ansible_facts=json.load(file))
 """
 AGAIN = [
-    {'name': 'ask', 'debug': {'msg': "{{ lookup('k3s_artifact', term | default('binary')) }}"}, 'register': 'answer', 'ignore_errors': True},
+    {'name': 'ask', 'debug': {'msg': "{{ lookup('k3s_artifact', term | default('binary')) }}"}, 'register': 'answer',
+     'ignore_errors': True},
     {'name': 'show', 'debug': {'msg': '{{ answer.msg }}'}},
     {'name': 'show all', 'debug': {'var': 'answer'}},
     {'name': 'keep', 'set_fact': {'kept': '{{ answer.msg }}'}},
@@ -48,7 +52,8 @@ def ran(tmp_path_factory):
     support.release(folder / 'airgap', 'arm64')
     support.release(folder / 'theirs', 'arm64')
     facts = {f'setting-{name}': {name: str(folder / 'theirs')} for name in SETTINGS}
-    facts.update({f'machine-{name}': {'ansible_architecture': text.replace('{folder}', str(folder))} for name, text in TEXTS.items()})
+    facts.update({f'machine-{name}': {'ansible_architecture': text.replace('{folder}', str(folder))}
+                  for name, text in TEXTS.items()})
     facts['key'] = {'k3s_artifact_' + MARK.replace('{folder}', str(folder)): 'x'}
     facts['good'] = {'ansible_architecture': 'aarch64', 'ansible_hostname': 'k3s', 'my_own_fact': 1}
     hosts = {}
@@ -73,7 +78,8 @@ def test_the_run_goes_on_and_a_good_node_is_served(ran):
 def test_a_fact_that_is_named_like_a_setting_is_refused(ran, name):
     folder, run = ran
     message = run.result(f'setting-{name}', 'ask')['msg']
-    assert f"host 'setting-{name}' has the fact '{name}', which is a setting of the controller: facts win over the inventory" in message
+    assert (f"host 'setting-{name}' has the fact '{name}', which is a setting of the controller: "
+            'facts win over the inventory' in message)
     assert 'use set_fact without cacheable' in message
     assert str(folder / 'theirs') not in message
 

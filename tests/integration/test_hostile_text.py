@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Nothing that a node says is obeyed on the controller: not as a template, not as a setting, not by the terminal.
 
-Each node says in one place what would make a file on the controller, were it ever templated. The results are registered, shown,
-and used by later tasks, as playbooks do. On each core that is here: up to 2.18 it does not mark errors as unsafe itself.
+Each node says in one place what would make a file on the controller, were it ever templated. The results are
+registered, shown, and used by later tasks, as playbooks do. On each core that is here: up to 2.18 it does not mark
+errors as unsafe itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from standin import Standin
 
 NATIVE, MACHINE = support.NATIVE, support.MACHINES[support.NATIVE]
 FOREIGN_MACHINE = 'aarch64' if MACHINE == 'x86_64' else 'x86_64'
-CORES = [path for path in (support.ROOT / name for name in ('.venv-2.15', '.venv-2.18', '.venv', '.venv-2.21')) if (path / 'bin' / 'ansible-playbook').exists()]
+CORES = [path for path in (support.ROOT / name for name in ('.venv-2.15', '.venv-2.18', '.venv', '.venv-2.21'))
+         if (path / 'bin' / 'ansible-playbook').exists()]
 
 SHOWN = [
     {'name': 'show', 'ansible.builtin.debug': {'var': 'it'}},
@@ -57,10 +59,12 @@ ELSE = '*) exec $real "$@" ;; esac'
 # What a node says, by the program that says it. $real is the program itself.
 PROGRAMS = {
     'uname': ('uname', f'case $* in *m*) SAID ;; {ELSE}'),
-    'second uname': ('uname', f'case $* in *m*) if [ -e ../asked ] || [ -e asked ]; then SAID; else touch asked; echo {MACHINE}; fi ;; {ELSE}'),
+    'second uname': ('uname', 'case $* in *m*) if [ -e ../asked ] || [ -e asked ]; then SAID; else touch asked; echo '
+                     f'{MACHINE}; fi ;; {ELSE}'),
     'user': ('id', f'case $* in *n*) SAID ;; {ELSE}'),
     'user id': ('id', f'case $* in *u*) SAID ;; {ELSE}'),
-    'owner': ('stat', 'for a; do case $a in *uid=*) $real "$@" | while read -r line; do case $line in *owner=*) printf %s "${line%%=*}="; SAID ;; '
+    'owner': ('stat', 'for a; do case $a in *uid=*) $real "$@" | while read -r line; do case $line in *owner=*) printf '
+              '%s "${line%%=*}="; SAID ;; '
               '*) echo "$line" ;; esac; done; exit ;; esac; done; exec $real "$@"'),
     'whole status': ('stat', 'SAID'),
     'room': ('df', 'SAID; echo "/dev/x 100 100 0 100% /"'),
@@ -89,7 +93,8 @@ def test_nothing_that_a_node_says_is_templated_on_the_controller(tmp_path, monke
         if name in PROGRAMS and ' ' in name:
             (standin.nodes / name).rename(standin.nodes / name.replace(' ', '-'))
             hosts[name.replace(' ', '-')]['k3s_artifact_dest'] = str(standin.installed(name.replace(' ', '-')))
-    stage = {'name': 'stage', 'copy': {'src': str(paths[NATIVE])}, 'register': 'it', 'ignore_errors': True, 'ignore_unreachable': True}
+    stage = {'name': 'stage', 'copy': {'src': str(paths[NATIVE])}, 'register': 'it', 'ignore_errors': True,
+             'ignore_unreachable': True}
     for tasks in ([{**stage, 'check_mode': True, 'diff': True}, *SHOWN], [stage, *SHOWN]):
         run = standin.stage(hosts, *tasks, arguments=['--forks', '4', '--diff'])
         assert not [name for name, mark in marks.items() if mark.exists()], run.output
@@ -112,8 +117,10 @@ def test_what_a_server_says_that_lets_nobody_in_is_not_templated(tmp_path, monke
     ssh = tmp_path / 'ssh'
     ssh.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{evil}\n\033[2J{evil}\nEND\nexit 255\n")
     ssh.chmod(0o755)
-    hosts = {'refused': standin.host('refused', MACHINE), 'banner': standin.host('banner', MACHINE, ansible_ssh_executable=str(ssh))}
-    run = standin.stage(hosts, {'name': 'stage', 'copy': {'src': str(paths[NATIVE])}, 'register': 'it', 'ignore_errors': True, 'ignore_unreachable': True}, *SHOWN)
+    hosts = {'refused': standin.host('refused', MACHINE),
+             'banner': standin.host('banner', MACHINE, ansible_ssh_executable=str(ssh))}
+    run = standin.stage(hosts, {'name': 'stage', 'copy': {'src': str(paths[NATIVE])}, 'register': 'it',
+                                'ignore_errors': True, 'ignore_unreachable': True}, *SHOWN)
     assert not mark.exists(), run.output
     assert {entry['status'] for entry in run.results if entry['task'] == 'stage'} <= {'unreachable', 'failed', 'ok'}
     assert not standin.installed('banner').exists() and not standin.installed('refused').exists()
@@ -140,8 +147,10 @@ def test_no_control_character_of_a_node_reaches_the_terminal(tmp_path, monkeypat
 # --- facts are what a node says of itself, and decide nothing but its architecture
 
 SETTINGS = {
-    'k3s_artifact_dir': '/etc', 'airgap_dir': '/etc', 'k3s_binary_map': {MACHINE: '../../etc/passwd'}, 'k3s_artifact_verify': 'none', 'k3s_artifact_dest': '/tmp/fact-k3s',
-    'k3s_artifact_images_dest': '/etc', 'k3s_artifact_probe': False, 'k3s_artifact_downgrade': True, 'k3s_artifact_machine': FOREIGN_MACHINE, 'k3s_artifact_images': ['*'],
+    'k3s_artifact_dir': '/etc', 'airgap_dir': '/etc', 'k3s_binary_map': {MACHINE: '../../etc/passwd'},
+    'k3s_artifact_verify': 'none', 'k3s_artifact_dest': '/tmp/fact-k3s',
+    'k3s_artifact_images_dest': '/etc', 'k3s_artifact_probe': False, 'k3s_artifact_downgrade': True,
+    'k3s_artifact_machine': FOREIGN_MACHINE, 'k3s_artifact_images': ['*'],
     'k3s_version': 'v1.0.0+k3s1',
 }
 SETUP = '''#!/usr/bin/python
@@ -166,14 +175,17 @@ def test_a_fact_never_takes_the_place_of_a_setting(tmp_path, monkeypatch, core, 
         (tmp_path / 'library' / f'facts_{name}.py').write_text(SETUP % json.dumps({name: value}))
         hosts[name] = standin.host(name, MACHINE, b'old', ansible_python_interpreter=str(interpreter))
     hosts['honest'] = standin.host('honest', MACHINE, b'old')
-    tasks = [{'name': f'say {name}', **({f'facts_{name}': {}} if way.startswith('a module') else {'ansible.builtin.set_fact': {name: value, 'cacheable': True}}),
+    tasks = [{'name': f'say {name}', **({f'facts_{name}': {}} if way.startswith('a module')
+                                        else {'ansible.builtin.set_fact': {name: value, 'cacheable': True}}),
               'when': f'inventory_hostname == "{name}"'} for name, value in SETTINGS.items()]
-    run = standin.stage(hosts, *tasks, {'name': 'stage', 'copy': {'src': str(paths[NATIVE])}, 'ignore_errors': True}, arguments=['--forks', '4'])
+    run = standin.stage(hosts, *tasks, {'name': 'stage', 'copy': {'src': str(paths[NATIVE])}, 'ignore_errors': True},
+                        arguments=['--forks', '4'])
     said = [entry for entry in run.results if entry['task'].startswith('say ') and entry['status'] == 'ok']
     assert len(said) == len(SETTINGS), run.output
     assert standin.installed('honest').read_bytes() == paths[NATIVE].read_bytes(), run.output
     assert not Path('/tmp/fact-k3s').exists()
     for name in SETTINGS:
-        [(status, said)] = [(entry['status'], entry['result'].get('msg', '')) for entry in run.results if (entry['host'], entry['task']) == (name, 'stage')]
+        [(status, said)] = [(entry['status'], entry['result'].get('msg', ''))
+                            for entry in run.results if (entry['host'], entry['task']) == (name, 'stage')]
         assert status == 'failed' and name in said and 'fact' in said, (name, status, said)
         assert standin.installed(name).read_bytes() == b'old', name

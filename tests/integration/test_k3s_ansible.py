@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ways of docs/k3s-ansible.md, with a role of our own that does things in the order and with the loops of k3s-ansible's.
+"""The ways of docs/k3s-ansible.md, with a role of our own that does things in the order and with the loops of
+k3s-ansible's.
 
 The role lives inside a collection, as k3s-ansible does where it was installed from Galaxy.
 """
@@ -23,27 +24,34 @@ DIRECTORY = "{{ lookup('k3s_artifact', 'directory') }}"
 
 
 def write_role(folder, copy='ansible.builtin.copy'):
-    """Make the collection example.cluster with the role airgap and the playbook site; return the value for ANSIBLE_COLLECTIONS_PATH.
+    """Make the collection example.cluster with the role airgap and the playbook site; return the value for
+    ANSIBLE_COLLECTIONS_PATH.
 
     The role takes `machine` and `node_root`, the folder that is the node's root. *copy* is the word in its two tasks
     that the docs ask to change.
     """
     send = [
-        {'name': 'Look for the install script', 'ansible.builtin.stat': {'path': "{{ airgap_dir + '/k3s-install.sh' }}"},
+        {'name': 'Look for the install script',
+         'ansible.builtin.stat': {'path': "{{ airgap_dir + '/k3s-install.sh' }}"},
          'delegate_to': 'localhost', 'become': False, 'register': 'script'},
-        {'name': 'Download the install script', 'ansible.builtin.fail': {'msg': 'there is no network'}, 'when': 'not script.stat.exists'},
+        {'name': 'Download the install script', 'ansible.builtin.fail': {'msg': 'there is no network'},
+         'when': 'not script.stat.exists'},
         {'name': 'Send the install script', 'ansible.builtin.copy': {
-            'src': '{{ airgap_dir }}/k3s-install.sh', 'dest': '{{ node_root }}/usr/local/bin/k3s-install.sh', 'mode': '0755'}},
+            'src': '{{ airgap_dir }}/k3s-install.sh',
+            'dest': '{{ node_root }}/usr/local/bin/k3s-install.sh', 'mode': '0755'}},
         {'name': 'Name the architecture', 'ansible.builtin.set_fact': {
             'word': "{{ {'aarch64': 'arm64', 'armv7l': 'arm'}[machine] | default('amd64') }}"}},
-        {'name': 'Send the binary', copy: {'src': '{{ item }}', 'dest': '{{ node_root }}/usr/local/bin/k3s', 'mode': '0755'},
+        {'name': 'Send the binary', copy: {'src': '{{ item }}',
+                                           'dest': '{{ node_root }}/usr/local/bin/k3s', 'mode': '0755'},
          'with_first_found': [{'files': ['{{ airgap_dir }}/k3s-{{ word }}', '{{ airgap_dir }}/k3s'], 'skip': True}]},
         {'name': 'Make the images folder', 'ansible.builtin.file': {
             'path': '{{ node_root }}/var/lib/rancher/k3s/agent/images/', 'state': 'directory', 'mode': '0755'}},
         {'name': 'Send the images', copy: {
-            'src': '{{ item }}', 'dest': '{{ node_root }}/var/lib/rancher/k3s/agent/images/{{ item | basename }}', 'mode': '0755'},
+            'src': '{{ item }}', 'dest': '{{ node_root }}/var/lib/rancher/k3s/agent/images/{{ item | basename }}',
+            'mode': '0755'},
          'with_fileglob': ['{{ airgap_dir }}/*.tar.gz', '{{ airgap_dir }}/*.tar.zst', '{{ airgap_dir }}/*.tar']}]
-    install = {'name': 'Run the install script', 'ansible.builtin.command': '{{ node_root }}/usr/local/bin/k3s-install.sh',
+    install = {'name': 'Run the install script',
+               'ansible.builtin.command': '{{ node_root }}/usr/local/bin/k3s-install.sh',
                'changed_when': False}
     role = [{'name': 'Without a network', 'when': 'airgap_dir is defined', 'block': [
         {'name': 'Send', 'tags': ['send'], 'block': send}, install]}]
@@ -56,7 +64,8 @@ def write_role(folder, copy='ansible.builtin.copy'):
 
 
 def airgap(folder, layout):
-    """Make a release with install scripts, as k3s-ansible wants it: in folders of architectures, the binary is called k3s."""
+    """Make a release with install scripts, as k3s-ansible wants it: in folders of architectures, the binary is called
+    k3s."""
     support.release(folder, *ARCHS, layout=layout)
     for place in [folder / arch for arch in ARCHS] if layout == 'per-arch' else [folder]:
         (place / 'k3s-install.sh').write_text('#!/bin/sh\nexit 0\n')
@@ -70,7 +79,8 @@ def hosts(folder, **variables):
     """Return a host for each arch, whose root is a folder of its own below *folder*."""
     for arch in ARCHS:
         (folder / 'nodes' / arch / 'usr/local/bin').mkdir(parents=True, exist_ok=True)
-    return {arch: {'machine': support.MACHINES[arch], 'node_root': str(folder / 'nodes' / arch), **variables} for arch in ARCHS}
+    return {arch: {'machine': support.MACHINES[arch], 'node_root': str(folder / 'nodes' / arch), **variables}
+            for arch in ARCHS}
 
 
 def override(folder):
@@ -101,7 +111,8 @@ CONDITIONS = {'airgap_dir is defined': True, 'airgap_dir is undefined': False, '
               'not ansible_check_mode and airgap_dir is undefined and (1 != 0)': False,
               "(airgap_dir is defined or 1 == 2) | ternary('true', 'false')": 'true',
               "{} | combine(airgap_dir is defined and {'skip': 'true'} or {})": {'skip': 'true'}}
-ASK = [{'name': text, 'ansible.builtin.debug': {'msg': '{{ %s }}' % text}, 'ignore_errors': True} for text in CONDITIONS]
+ASK = [{'name': text, 'ansible.builtin.debug': {'msg': '{{ %s }}' % text}, 'ignore_errors': True}
+       for text in CONDITIONS]
 
 
 def test_the_lookup_in_the_inventory_gives_an_unedited_role_the_files_of_each_host(tmp_path):
@@ -109,7 +120,8 @@ def test_the_lookup_in_the_inventory_gives_an_unedited_role_the_files_of_each_ho
     env = {'ANSIBLE_COLLECTIONS_PATH': write_role(tmp_path)}
     plays = [GATHER, {'hosts': 'all', 'gather_facts': False, 'roles': ['example.cluster.airgap']},
              {'hosts': 'all', 'gather_facts': False, 'tasks': [
-                 *ASK, {'name': 'of another host', 'ansible.builtin.debug': {'msg': "{{ hostvars['arm'].airgap_dir }}"}}]}]
+                 *ASK, {'name': 'of another host',
+                        'ansible.builtin.debug': {'msg': "{{ hostvars['arm'].airgap_dir }}"}}]}]
     nodes = hosts(tmp_path, k3s_artifact_dir='airgap', airgap_dir=DIRECTORY)
     run = support.play(tmp_path, plays, hosts=nodes, env=env)
     assert_each_has_its_own(tmp_path, run)
@@ -122,8 +134,10 @@ def test_without_facts_a_question_for_airgap_dir_fails_and_is_never_answered_wit
     airgap(tmp_path / 'airgap', 'per-arch')
     conditions = [{'name': f'when: {text}', 'ansible.builtin.debug': {'msg': text}, 'when': text, 'ignore_errors': True}
                   for text in list(CONDITIONS)[:4]]
-    loops = [{'name': f'{loop}', 'ansible.builtin.debug': {'msg': '{{ item }}'}, loop: term, 'ignore_errors': True} for loop, term in (
-        ('with_first_found', [{'files': ['{{ airgap_dir }}/k3s'], 'skip': True}]), ('with_fileglob', ['{{ airgap_dir }}/k3s*']))]
+    loops = [{'name': f'{loop}', 'ansible.builtin.debug': {'msg': '{{ item }}'}, loop: term, 'ignore_errors': True}
+             for loop, term in (
+        ('with_first_found', [{'files': ['{{ airgap_dir }}/k3s'], 'skip': True}]),
+        ('with_fileglob', ['{{ airgap_dir }}/k3s*']))]
     tasks = [*ASK, *conditions, *loops]
     run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}],
                        hosts={'node': {'k3s_artifact_dir': 'airgap', 'airgap_dir': DIRECTORY}})
@@ -168,14 +182,16 @@ def test_ansible_legacy_copy_in_a_role_of_a_collection_gives_each_host_its_own_f
     playbook = ('example.cluster.site' if 'collection' in home else
                 [{'hosts': 'all', 'gather_facts': False, 'roles': ['example.cluster.airgap']}])
     nodes = hosts(tmp_path, **override(tmp_path / 'airgap'))
-    run = support.play(tmp_path, playbook, hosts=nodes, home='drop-in' if home == 'beside the playbook' else 'none', env=env)
+    run = support.play(tmp_path, playbook, hosts=nodes,
+                       home='drop-in' if home == 'beside the playbook' else 'none', env=env)
     assert_each_has_its_own(tmp_path, run)
     handed = {item['item']: item for item in run.items('arm', 'example.cluster.airgap : Send the binary')}
     assert list(handed) == [str(tmp_path / 'airgap' / 'k3s')]
     assert handed[str(tmp_path / 'airgap' / 'k3s')]['k3s_artifact']['source'] == str(tmp_path / 'airgap' / 'k3s-armhf')
     skipped = {os.path.basename(item['item']): item['skip_reason']
                for item in run.items('arm', 'example.cluster.airgap : Send the images') if 'skip_reason' in item}
-    assert skipped == {f'k3s-airgap-images-{arch}.tar.zst': f'k3s-airgap-images-{arch}.tar.zst is for {arch}, arm is arm'
+    assert skipped == {f'k3s-airgap-images-{arch}.tar.zst': f'k3s-airgap-images-{arch}.tar.zst is '
+                       f'for {arch}, arm is arm'
                        for arch in ('amd64', 'arm64')}
     if home == 'beside the playbook':
         assert support.play(tmp_path, playbook, hosts=nodes, env=env).changed() == 0
@@ -195,7 +211,8 @@ def test_without_the_two_files_the_edited_role_still_runs_as_the_unedited_one(tm
 
 def test_a_role_that_copies_k3s_under_its_version_is_served_by_k3s_artifact_dest(tmp_path):
     airgap(tmp_path / 'files', 'flat')
-    task = {'name': 'upload', 'ansible.legacy.copy': {'src': 'k3s', 'dest': '{{ node_root }}/opt/k3s-v1.31.4+k3s1', 'mode': '0755'}}
+    task = {'name': 'upload', 'ansible.legacy.copy': {'src': 'k3s',
+                                                      'dest': '{{ node_root }}/opt/k3s-v1.31.4+k3s1', 'mode': '0755'}}
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': [
         {'name': 'folder', 'ansible.builtin.file': {'path': '{{ node_root }}/opt', 'state': 'directory'}}, task]}]
     nodes = hosts(tmp_path, k3s_artifact_machine='{{ machine }}', k3s_artifact_probe=False,
@@ -211,12 +228,14 @@ def test_a_role_that_copies_k3s_under_its_version_is_served_by_k3s_artifact_dest
 
 # Per arch, which of the files of one folder a host gets. What is not named here is for nobody.
 ARCHIVES = {
-    'k3s-airgap-images-amd64.tar.zst': ['amd64'], 'k3s-airgap-images-amd64.tar.gz': [], 'k3s-airgap-images-amd64.tar': [],
+    'k3s-airgap-images-amd64.tar.zst': ['amd64'], 'k3s-airgap-images-amd64.tar.gz': [],
+    'k3s-airgap-images-amd64.tar': [],
     'k3s-airgap-images-arm64.tar.gz': ['arm64'], 'k3s-airgap-images-arm64.tar': [],
     'k3s-airgap-images-arm.tar': ['arm'],
     'registry.tar': ['amd64', 'arm64', 'arm'],
     'monitoring-v2.1.tar.gz': ['amd64', 'arm64', 'arm'],
-    'app-amd64.tar.gz': ['amd64'], 'app_x86_64.tar.zst': ['amd64'], 'app.aarch64.tar': ['arm64'], 'app-armv7.tar.gz': ['arm'],
+    'app-amd64.tar.gz': ['amd64'], 'app_x86_64.tar.zst': ['amd64'], 'app.aarch64.tar': ['arm64'],
+    'app-armv7.tar.gz': ['arm'],
     'app-armhf.tar.zst': ['arm'], 'app-s390x.tar.gz': [], 'app-armv6.tar': [],
     'charm.tar': ['amd64', 'arm64', 'arm'],
 }
@@ -234,11 +253,13 @@ def test_each_host_gets_its_own_archives_the_shared_ones_and_one_compression(tmp
     for name in ARCHIVES:
         (folder / name).write_bytes(b'\x28\xb5\x2f\xfd' + name.encode())
     (folder / '.k3s-airgap-images-amd64.tar.zst').write_text('half a download')
-    tasks = [{'name': 'ask', 'ansible.builtin.debug': {'msg': "{{ query('k3s_artifact', 'images') | map('basename') }}"}},
+    tasks = [{'name': 'ask',
+              'ansible.builtin.debug': {'msg': "{{ query('k3s_artifact', 'images') | map('basename') }}"}},
              {'name': 'images', 'ansible.legacy.copy': {
                  'src': '{{ item }}', 'dest': '{{ node_root }}/var/lib/rancher/k3s/agent/images/{{ item | basename }}'},
               'with_fileglob': [f'{folder}/*.tar.gz', f'{folder}/*.tar.zst', f'{folder}/*.tar']}]
-    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}], hosts=hosts(tmp_path, **override(folder)))
+    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}],
+                       hosts=hosts(tmp_path, **override(folder)))
     assert run.rc == 0, run.output
     for arch in ARCHS:
         assert sorted(run.result(arch, 'ask')['msg']) == wanted(arch)
@@ -257,7 +278,8 @@ def test_shared_archives_lie_beside_the_folders_of_the_architectures(tmp_path):
         {'name': 'ask', 'ansible.builtin.debug': {'msg': "{{ query('k3s_artifact', 'images') }}"}}]}]
     run = support.play(tmp_path, plays, hosts=hosts(tmp_path, **override(folder)))
     own = {arch: f'{arch}/k3s-airgap-images-{arch}.tar.zst' for arch in ARCHS}
-    for arch, expected in (('amd64', [own['amd64'], 'registry.tar']), ('arm64', ['app-arm64.tar', own['arm64'], 'registry.tar']),
+    for arch, expected in (('amd64', [own['amd64'], 'registry.tar']),
+                           ('arm64', ['app-arm64.tar', own['arm64'], 'registry.tar']),
                            ('arm', [own['arm'], 'arm/registry.tar'])):
         assert run.result(arch, 'ask')['msg'] == [str(folder / path) for path in expected]
 
@@ -265,8 +287,10 @@ def test_shared_archives_lie_beside_the_folders_of_the_architectures(tmp_path):
 def test_the_first_found_loop_over_compressions_gets_the_one_it_found(tmp_path):
     """k3s-ansible 1.0.0 and 1.0.1 name the archive of the node's architecture themselves."""
     folder = airgap(tmp_path / 'airgap', 'flat')
-    task = {'name': 'images', 'ansible.legacy.copy': {'src': '{{ item }}', 'dest': '{{ node_root }}/var/lib/rancher/k3s/agent/images/{{ item | basename }}'},
-            'with_first_found': [{'files': [f'{folder}/k3s-airgap-images-{{{{ inventory_hostname }}}}.tar.{end}' for end in ('zst', 'gz')],
+    task = {'name': 'images', 'ansible.legacy.copy': {'src': '{{ item }}', 'dest': '{{ node_root '
+                                                      '}}/var/lib/rancher/k3s/agent/images/{{ item | basename }}'},
+            'with_first_found': [{'files': [f'{folder}/k3s-airgap-images-{{{{ inventory_hostname }}}}.tar.{end}'
+                                            for end in ('zst', 'gz')],
                                   'skip': True}]}
     (folder / 'k3s-airgap-images-arm.tar.zst').rename(folder / 'k3s-airgap-images-arm.tar.gz')
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': [task]}]
@@ -283,9 +307,11 @@ def test_the_play_of_the_documentation_removes_archives_of_other_architectures_a
     places = {arch: tmp_path / arch for arch in ARCHS}
     for folder in places.values():
         folder.mkdir()
-        for name in (*(f'k3s-airgap-images-{arch}.tar.zst' for arch in ARCHS), 'k3s-airgap-images-s390x.tar', 'mine-amd64.tar'):
+        for name in (*(f'k3s-airgap-images-{arch}.tar.zst' for arch in ARCHS),
+                     'k3s-airgap-images-s390x.tar', 'mine-amd64.tar'):
             (folder / name).write_text('')
-    hosts = {arch: {'k3s_artifact_images_dest': str(folder), 'k3s_artifact_machine': support.MACHINES[arch]} for arch, folder in places.items()}
+    hosts = {arch: {'k3s_artifact_images_dest': str(folder), 'k3s_artifact_machine': support.MACHINES[arch]}
+             for arch, folder in places.items()}
     run = support.play(tmp_path, [{**play, 'hosts': 'all', 'become': False}], hosts=hosts)
     assert run.rc == 0, run.output
     for arch, folder in places.items():

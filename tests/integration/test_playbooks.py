@@ -27,7 +27,8 @@ def cluster(tmp_path):
         node = tmp_path / 'nodes' / arch
         (node / 'bin').mkdir(parents=True)
         (node / 'agent' / 'images').mkdir(parents=True)
-        hosts[arch] = {'k3s_artifact_machine': support.MACHINES[arch], 'k3s_artifact_probe': False, 'k3s_artifact_become': False,
+        hosts[arch] = {'k3s_artifact_machine': support.MACHINES[arch], 'k3s_artifact_probe': False,
+                       'k3s_artifact_become': False,
                        'k3s_artifact_dir': str(tmp_path / 'airgap'), 'k3s_artifact_dest': f'{node}/bin/k3s',
                        'k3s_artifact_images_dest': f'{node}/agent/images'}
     return tmp_path, hosts
@@ -45,7 +46,8 @@ def files(folder):
 
 
 def reports(run):
-    return [entry['result'] for entry in run.results if (entry['task'], entry['status']) == ('Report on all hosts', 'ok')]
+    return [entry['result'] for entry in run.results
+            if (entry['task'], entry['status']) == ('Report on all hosts', 'ok')]
 
 
 def test_stage_gives_each_host_its_own_files_and_a_second_run_changes_nothing(cluster):
@@ -56,7 +58,8 @@ def test_stage_gives_each_host_its_own_files_and_a_second_run_changes_nothing(cl
         node = folder / 'nodes' / arch
         assert support.elf_arch(node / 'bin' / 'k3s') == arch
         assert (node / 'bin' / 'k3s').stat().st_mode & 0o7777 == 0o755
-        assert sorted(files(node)) == [f'agent/images/k3s-airgap-images-{arch}.tar.zst', 'bin/k3s', 'bin/k3s-install.sh']
+        assert sorted(files(node)) == [f'agent/images/k3s-airgap-images-{arch}.tar.zst',
+                                       'bin/k3s', 'bin/k3s-install.sh']
     before, after = reports(run)
     assert (before['table'][0], after['table'][0]) == ('What each host gets', 'What each host got')
     for arch in ARCHS:
@@ -66,7 +69,8 @@ def test_stage_gives_each_host_its_own_files_and_a_second_run_changes_nothing(cl
     report = json.loads((folder / 'report.json').read_text())
     assert [(row['host'], row['problems'], row['files'][0]['action'], row['changed']) for row in report['hosts']] == [
         (arch, [], 'install', True) for arch in ARCHS]
-    assert all(support.sha256(folder / 'airgap' / arch / support.BINARIES[arch]) in (folder / 'report.md').read_text() for arch in ARCHS)
+    assert all(support.sha256(folder / 'airgap' / arch / support.BINARIES[arch]) in (folder / 'report.md').read_text()
+               for arch in ARCHS)
 
     there = {path: path.stat().st_mtime_ns for path in (folder / 'nodes').rglob('*')}
     again = stage(folder, 'airgap.k3s.stage', hosts=hosts)
@@ -86,7 +90,8 @@ def test_preflight_changes_nothing_and_says_what_would_happen(cluster):
     assert files(folder / 'nodes') == before
     assert run.changed() == 0
     report = {row['host']: row for row in json.loads((folder / 'report.json').read_text())['hosts']}
-    found = {(host, file['kind']): (file['installed'], file['action']) for host, row in report.items() for file in row['files']}
+    found = {(host, file['kind']): (file['installed'], file['action']) for host, row in report.items()
+             for file in row['files']}
     assert {host: found[host, 'binary'] for host in ARCHS} == {
         'amd64': ('absent', 'install'), 'arm': ('wrong architecture', 'replace'), 'arm64': ('same', 'attributes')}
     assert {found[host, kind] for host in ARCHS for kind in ('script', 'archive')} == {('absent', 'install')}
@@ -96,7 +101,8 @@ def test_preflight_changes_nothing_and_says_what_would_happen(cluster):
         folder / 'airgap' / 'k3s-install.sh'))
     assert all(file['free'] > 0 for row in report.values() for file in row['files'])
     staged = stage(folder, 'airgap.k3s.stage', hosts=hosts)
-    assert staged.rc == 0 and (folder / 'nodes' / 'arm64' / 'bin' / 'k3s').stat().st_mode & 0o7777 == 0o755, staged.output
+    assert staged.rc == 0 and (folder / 'nodes' / 'arm64' / 'bin'
+                               / 'k3s').stat().st_mode & 0o7777 == 0o755, staged.output
 
 
 @pytest.mark.parametrize('playbook', ['airgap.k3s.stage', 'airgap.k3s.preflight'])
@@ -116,12 +122,14 @@ def test_hosts_that_cannot_be_served_stop_all_and_every_problem_of_every_host_is
     assert {host: status for host, (status, _text) in stopped.items()} == {
         'amd64': 'ok', 'arm64': 'failed', 'arm': 'failed', 'gone': 'unreachable', 'i686': 'failed'}
     for host, texts in {
-            'arm64': ("for host 'arm64' (machine aarch64, arch arm64): ", 'is a binary for amd64', 'k3s-airgap-images-arm64.tar.zst', 'sha256sum-arm64.txt says'),
+            'arm64': ("for host 'arm64' (machine aarch64, arch arm64): ", 'is a binary for amd64',
+                      'k3s-airgap-images-arm64.tar.zst', 'sha256sum-arm64.txt says'),
             'arm': ("for host 'arm' (machine armv7l, arch arm): ",), 'gone': ('gone is unreachable',),
             'i686': ("no release for the machine i686 of host 'i686'",)}.items():
         assert all(text in stopped[host][1] for text in texts), stopped[host]
     report = {row['host']: row['problems'] for row in json.loads((folder / 'report.json').read_text())['hosts']}
-    assert {host: len(problems) for host, problems in report.items()} == {'amd64': 0, 'arm64': 2, 'arm': 1, 'gone': 1, 'i686': 1}
+    assert {host: len(problems) for host, problems in report.items()} == {'amd64': 0, 'arm64': 2,
+                                                                          'arm': 1, 'gone': 1, 'i686': 1}
 
 
 def test_a_relative_artifact_directory_is_found_from_where_the_command_was_started(cluster):
@@ -170,7 +178,8 @@ def test_demo_works_in_a_path_with_a_space_and_leaves_nothing_behind(tmp_path):
     for name in ('playbooks', 'plugins'):
         shutil.copytree(support.ROOT / name, source / name)
     shutil.copy(support.ROOT / 'galaxy.yml', source)
-    done = support.ansible('ansible-playbook', 'airgap.k3s.demo', folder=folder, env={'ANSIBLE_COLLECTIONS_PATH': str(folder), 'TMPDIR': str(scratch)})
+    done = support.ansible('ansible-playbook', 'airgap.k3s.demo', folder=folder,
+                           env={'ANSIBLE_COLLECTIONS_PATH': str(folder), 'TMPDIR': str(scratch)})
     assert done.returncode == 0 and done.stdout.count('has a binary of class and machine') == 3, done.stdout
     assert list(scratch.glob('k3s-artifact-demo*')) == []
 
@@ -180,7 +189,8 @@ def tarball(tmp_path_factory):
     """Return the tarball that ansible-galaxy builds from a copy of what the repository tracks."""
     folder = tmp_path_factory.mktemp('build')
     source = folder / 'source'
-    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__', '.ansible', 'collections'))
+    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns(
+        '.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__', '.ansible', 'collections'))
     done = support.ansible('ansible-galaxy', 'collection', 'build', '--output-path', folder, source, folder=folder)
     assert done.returncode == 0, done.stdout
     return next(folder.glob('airgap-k3s-*.tar.gz'))
@@ -188,19 +198,23 @@ def tarball(tmp_path_factory):
 
 def check_installed(folder, collection, env):
     """Check that Ansible finds the plugins, their documentation and the playbooks of the installed *collection*."""
-    assert (collection / 'plugins' / 'action' / 'copy.py').read_bytes() == (support.ROOT / 'plugins' / 'action' / 'copy.py').read_bytes()
+    assert ((collection / 'plugins' / 'action' / 'copy.py').read_bytes()
+            == (support.ROOT / 'plugins' / 'action' / 'copy.py').read_bytes())
     assert not (collection / 'tests').exists() and not (collection / '.ci').exists()
     for kind, name in (('lookup', 'airgap.k3s.k3s_artifact'), ('module', 'airgap.k3s.copy')):
         done = support.ansible('ansible-doc', '-t', kind, name, folder=folder, env=env)
         assert done.returncode == 0 and 'k3s_artifact' in done.stdout, done.stdout
-    demo = support.ansible('ansible-playbook', 'airgap.k3s.demo', '-e', f'k3s_artifact_scratch={folder}/scratch', folder=folder, env=env)
+    demo = support.ansible('ansible-playbook', 'airgap.k3s.demo', '-e', f'k3s_artifact_scratch={folder}/scratch',
+                           folder=folder, env=env)
     assert demo.returncode == 0, demo.stdout
-    assert str(collection) in support.ansible('ansible-galaxy', 'collection', 'list', 'airgap.k3s', folder=folder, env=env).stdout \
+    assert str(collection) in support.ansible('ansible-galaxy', 'collection', 'list', 'airgap.k3s',
+                                              folder=folder, env=env).stdout \
         .replace('/ansible_collections\n', '/ansible_collections/airgap/k3s\n')
 
 
 def test_the_tarball_installs_offline_with_plugins_playbooks_and_documentation(tmp_path, tarball):
-    done = support.ansible('ansible-galaxy', 'collection', 'install', '--offline', '-p', tmp_path / 'installed', tarball, folder=tmp_path)
+    done = support.ansible('ansible-galaxy', 'collection', 'install', '--offline', '-p', tmp_path / 'installed',
+                           tarball, folder=tmp_path)
     assert done.returncode == 0, done.stdout
     check_installed(tmp_path, tmp_path / 'installed' / 'ansible_collections' / 'airgap' / 'k3s',
                     {'ANSIBLE_COLLECTIONS_PATH': str(tmp_path / 'installed')})
@@ -208,8 +222,10 @@ def test_the_tarball_installs_offline_with_plugins_playbooks_and_documentation(t
 
 def test_pip_puts_the_collection_where_ansible_finds_it(tmp_path):
     source = tmp_path / 'source'
-    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns('.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__', '.ansible', 'collections'))
-    done = support.ansible('python', '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation', '--target', tmp_path / 'site',
+    shutil.copytree(support.ROOT, source, ignore=shutil.ignore_patterns(
+        '.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '__pycache__', '.ansible', 'collections'))
+    done = support.ansible('python', '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation',
+                           '--target', tmp_path / 'site',
                            source, folder=tmp_path)
     assert done.returncode == 0, done.stdout
     check_installed(tmp_path, tmp_path / 'site' / 'ansible_collections' / 'airgap' / 'k3s',
@@ -221,3 +237,15 @@ def test_every_playbook_says_what_it_is_and_has_named_plays():
         text = path.read_text()
         assert text.startswith('---\n# ') and f'airgap.k3s.{path.stem}' in text
         assert '- name: ' in text
+
+
+def test_a_fact_never_says_where_the_controller_writes_the_report(cluster):
+    """A fact wins over the inventory, and a node's facts are its own: refused for the whole play, before anything is tried or written."""
+    folder, hosts = cluster
+    (folder / 'out').mkdir()
+    fact = {'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'a fact', 'ansible.builtin.set_fact': {'k3s_artifact_report': f'{folder}/out/evil', 'cacheable': True}}]}
+    plays = [fact, {'import_playbook': 'airgap.k3s.preflight', 'vars': {'k3s_artifact_hosts': 'all'}}]
+    run = support.play(folder, plays, hosts=hosts, home='collection')
+    assert run.rc != 0 and "has the fact 'k3s_artifact_report'" in ' '.join(run.output.split()), run.output
+    assert list((folder / 'out').iterdir()) == [] and not [entry for entry in run.results if entry['task'].startswith('Look')]

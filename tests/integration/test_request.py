@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which task stages a file and which is ansible-core's copy: the table, by every name under which the plugin can be loaded.
+"""Which task stages a file and which is ansible-core's copy: the table, by every name under which the plugin can be
+loaded.
 
-Every task names the binary of another architecture, or one of a name that says nothing, and has a folder of its own on the node.
-So what lies there afterwards tells who carried the task out.
+Every task names the binary of another architecture, or one of a name that says nothing, and has a folder of its own on
+the node. So what lies there afterwards tells who carried the task out.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ NODE = '{{ node }}'
 
 
 class Case(NamedTuple):
-    """A copy task and where its file ends: as staged (path and content below the node's folder), or as ansible-core leaves it."""
+    """A copy task and where its file ends: as staged (path and content below the node's folder), or as ansible-core
+    leaves it."""
 
     args: dict
     staged: str | None  # the path below the node's folder at which the right file is; None: it is not ours
@@ -66,21 +68,26 @@ CASES = {
     'content': case(None, DEST, None, 'bin/k3s', content='#!/bin/sh\n'),
     'a file of the node': case(f'{NODE}/on-the-node', DEST, None, 'bin/k3s', remote_src=True),
     # archives
-    'an image archive': case(f'airgap/k3s-airgap-images-{NATIVE}.tar', f'{NODE}/agent/images/', f'agent/images/k3s-airgap-images-{NATIVE}.tar'),
+    'an image archive': case(f'airgap/k3s-airgap-images-{NATIVE}.tar', f'{NODE}/agent/images/',
+                             f'agent/images/k3s-airgap-images-{NATIVE}.tar'),
     'an image archive to a folder that is set': case(
         f'airgap/k3s-airgap-images-{NATIVE}.tar', f'{NODE}/pictures/', f'pictures/k3s-airgap-images-{NATIVE}.tar',
         keywords={'vars': {'k3s_artifact_images_dest': f'{NODE}/pictures'}}),
     'an image archive to that folder spelled otherwise': case(
         f'airgap/k3s-airgap-images-{NATIVE}.tar', f'{NODE}/./pictures//', f'pictures/k3s-airgap-images-{NATIVE}.tar',
         keywords={'vars': {'k3s_artifact_images_dest': f'{NODE}/pictures'}}),
-    'an image archive under another name': case(f'airgap/k3s-airgap-images-{NATIVE}.tar', f'{NODE}/agent/images/mine.tar', 'agent/images/mine.tar'),
-    'an image archive to elsewhere': case(f'airgap/k3s-airgap-images-{NATIVE}.tar', f'{NODE}/', None, f'k3s-airgap-images-{NATIVE}.tar'),
+    'an image archive under another name': case(f'airgap/k3s-airgap-images-{NATIVE}.tar',
+                                                f'{NODE}/agent/images/mine.tar', 'agent/images/mine.tar'),
+    'an image archive to elsewhere': case(f'airgap/k3s-airgap-images-{NATIVE}.tar', f'{NODE}/', None,
+                                          f'k3s-airgap-images-{NATIVE}.tar'),
     'a text to the images': case('other/page.html', f'{NODE}/agent/images/', None, 'agent/images/page.html'),
     # the install script
-    'the install script beside the install path': case('airgap/k3s-install.sh', f'{BIN}/k3s-install.sh', 'bin/k3s-install.sh'),
+    'the install script beside the install path': case('airgap/k3s-install.sh', f'{BIN}/k3s-install.sh',
+                                                       'bin/k3s-install.sh'),
     'the install script to the folder': case('airgap/k3s-install.sh', BIN + '/', 'bin/k3s-install.sh'),
     'the install script to elsewhere': case('airgap/k3s-install.sh', f'{NODE}/k3s-install.sh', None, 'k3s-install.sh'),
-    'another script beside the install path': case('other/script.sh', f'{BIN}/k3s-install.sh', None, 'bin/k3s-install.sh'),
+    'another script beside the install path': case('other/script.sh', f'{BIN}/k3s-install.sh', None,
+                                                   'bin/k3s-install.sh'),
 }
 
 
@@ -95,7 +102,8 @@ def docker_archive(path):
         entry.size = len(text)
         archive.addfile(entry, io.BytesIO(text))
     with tarfile.open(path, 'w') as archive:
-        add(archive, 'manifest.json', json.dumps([{'Config': 'config.json', 'RepoTags': ['a:1'], 'Layers': []}]).encode())
+        add(archive, 'manifest.json',
+            json.dumps([{'Config': 'config.json', 'RepoTags': ['a:1'], 'Layers': []}]).encode())
         add(archive, 'config.json', json.dumps({'architecture': NATIVE, 'os': 'linux'}).encode())
 
 
@@ -133,7 +141,8 @@ def as_redirect(folder):
     place = Path(support.collection_path(folder)) / 'ansible_collections' / 'my' / 'cluster'
     (place / 'meta').mkdir(parents=True)
     routing = {'redirect': 'airgap.k3s.copy'}
-    (place / 'meta' / 'runtime.yml').write_text(json.dumps({'plugin_routing': {'action': {'push': routing}, 'modules': {'push': routing}}}))
+    (place / 'meta' / 'runtime.yml').write_text(
+        json.dumps({'plugin_routing': {'action': {'push': routing}, 'modules': {'push': routing}}}))
     return 'my.cluster.push', {}
 
 
@@ -142,7 +151,8 @@ def as_collections_keyword(folder):
     return 'copy', {'collections': ['airgap.k3s']}
 
 
-HOMES = {home.__name__: home for home in (as_drop_in, as_collection, as_renamed_file, as_redirect, as_collections_keyword)}
+HOMES = {home.__name__: home for home in (as_drop_in, as_collection, as_renamed_file, as_redirect,
+                                          as_collections_keyword)}
 
 
 @pytest.fixture(name='run', scope='module', params=HOMES)
@@ -158,12 +168,14 @@ def fixture_run(tmp_path_factory, request):
             (node / part).mkdir(parents=True)
         (node / 'link').symlink_to('bin')
         (node / 'on-the-node').write_text('of the node')
-        args = {key: f'{folder}/{value}' if key == 'src' and not value.startswith('{') else value for key, value in args.items() if value is not None}
+        args = {key: f'{folder}/{value}' if key == 'src' and not value.startswith('{') else value
+                for key, value in args.items() if value is not None}
         variables = {'node': str(node), 'k3s_artifact_dest': str(node / 'bin' / 'k3s'), **keywords.get('vars', {})}
         tasks.append({'name': name, action: args, 'vars': variables, 'ignore_errors': True})
     hosts = {'node': {'k3s_artifact_machine': MACHINE, 'k3s_artifact_dir': str(folder / 'airgap')}}
     env = {'ANSIBLE_COLLECTIONS_PATH': str(folder / 'collections'), 'ANSIBLE_PIPELINING': 'true'}
-    return folder, support.play(folder, [{'hosts': 'all', 'gather_facts': False, **play, 'tasks': tasks}], hosts=hosts, home='none', env=env, timeout=600)
+    return folder, support.play(folder, [{'hosts': 'all', 'gather_facts': False, **play, 'tasks': tasks}], hosts=hosts,
+                                home='none', env=env, timeout=600)
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -173,9 +185,11 @@ def test_a_task_stages_what_is_on_its_way_to_where_k3s_has_it_and_nothing_else(r
     node, result = folder / 'node' / slug(name), done.result('node', name)
     assert [entry['status'] for entry in done.results if entry['task'] == name] == ['ok'], result
     assert ('k3s_artifact' in result) == (staged is not None)
-    found = {str(path.relative_to(node)): path.read_bytes() for path in node.rglob('*') if path.is_file() and path.name != 'on-the-node'}
+    found = {str(path.relative_to(node)): path.read_bytes() for path in node.rglob('*') if path.is_file()
+             and path.name != 'on-the-node'}
     if staged is None:
-        content = args['content'].encode() if args.get('content') else b'of the node' if args.get('remote_src') else (folder / args['src']).read_bytes()
+        content = (args['content'].encode() if args.get('content')
+                   else b'of the node' if args.get('remote_src') else (folder / args['src']).read_bytes())
         assert found == {core: content}
     else:
         kind = 'binary' if staged == 'bin/k3s' else 'script' if staged.endswith('.sh') else 'archive'
@@ -195,7 +209,8 @@ def test_only_a_binary_that_is_sent_elsewhere_than_it_says_is_worth_a_warning(ru
 
 OTHERS = {
     'template': {'ansible.builtin.template': {'src': 'k3s', 'dest': '{{ k3s_artifact_dest }}', 'mode': '0750'}},
-    'assemble': {'ansible.builtin.assemble': {'src': '{{ fragments }}', 'dest': '{{ k3s_artifact_dest }}', 'remote_src': False}},
+    'assemble': {'ansible.builtin.assemble': {'src': '{{ fragments }}', 'dest': '{{ k3s_artifact_dest }}',
+                                              'remote_src': False}},
 }
 
 
@@ -209,12 +224,16 @@ def test_what_calls_copy_inside_is_left_alone(tmp_path, home):
     (tmp_path / 'fragments').mkdir()
     (tmp_path / 'fragments' / 'k3s').write_text('fragment\n')
     (tmp_path / 'node').mkdir()
-    tasks = [{'name': name, **task, 'vars': {'k3s_artifact_dest': f'{tmp_path}/node/{name}', 'fragments': str(tmp_path / 'fragments')}} for name, task in OTHERS.items()]
+    tasks = [{'name': name, **task, 'vars': {'k3s_artifact_dest': f'{tmp_path}/node/{name}',
+                                             'fragments': str(tmp_path / 'fragments')}}
+             for name, task in OTHERS.items()]
     hosts = {'node': {'k3s_artifact_machine': MACHINE, 'k3s_artifact_dir': str(tmp_path / 'airgap')}}
-    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, **play, 'tasks': tasks}], hosts=hosts, home='none',
+    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, **play, 'tasks': tasks}],
+                       hosts=hosts, home='none',
                        env={'ANSIBLE_COLLECTIONS_PATH': str(tmp_path / 'collections')})
     assert run.rc == 0, run.output
-    assert (tmp_path / 'node' / 'template').read_text() == 'for node\n' and (tmp_path / 'node' / 'assemble').read_text() == 'fragment\n'
+    assert (tmp_path / 'node' / 'template').read_text() == 'for node\n'
+    assert (tmp_path / 'node' / 'assemble').read_text() == 'fragment\n'
     assert not any('k3s_artifact' in entry['result'] for entry in run.results)
 
 
@@ -245,7 +264,8 @@ def test_the_install_script_reaches_a_node_without_python(tmp_path):
     hosts = {'node': standin.host('node', MACHINE, ansible_python_interpreter='/nonexistent/python3')}
     for name in ('python3', 'python'):
         standin.program('node', name, 'echo no python here >&2; exit 127')
-    tasks = [{'name': 'script', 'copy': {'src': str(tmp_path / 'airgap' / 'k3s-install.sh'), 'dest': '{{ k3s_artifact_dest | dirname }}/k3s-install.sh'}},
+    tasks = [{'name': 'script', 'copy': {'src': str(tmp_path / 'airgap' / 'k3s-install.sh'),
+                                         'dest': '{{ k3s_artifact_dest | dirname }}/k3s-install.sh'}},
              {'name': 'binary', 'copy': {'src': str(tmp_path / 'airgap' / FOREIGN_NAME)}}]
     run = standin.stage(hosts, *tasks)
     assert run.rc == 0, run.output

@@ -30,12 +30,14 @@ class Cluster:
         self.airgap.mkdir()
         self.binary = self.airgap / support.BINARIES[support.NATIVE]
         self.binary.write_bytes(support.program(body=bytes(200000)))
-        (self.airgap / f'k3s-airgap-images-{support.NATIVE}.tar').write_bytes(support.image_archive(support.NATIVE) + bytes(300000))
+        (self.airgap / f'k3s-airgap-images-{support.NATIVE}.tar').write_bytes(support.image_archive(support.NATIVE)
+                                                                              + bytes(300000))
         (self.airgap / 'k3s-install.sh').write_text('#!/bin/sh\n')
         for name in NODES:
             (self.node(name) / 'bin').mkdir(parents=True)
             self.hosts[name] = {
-                'k3s_artifact_machine': support.MACHINES[support.NATIVE], 'k3s_artifact_become': False, 'k3s_artifact_dir': str(self.airgap),
+                'k3s_artifact_machine': support.MACHINES[support.NATIVE], 'k3s_artifact_become': False,
+                'k3s_artifact_dir': str(self.airgap),
                 'k3s_artifact_dest': f'{self.node(name)}/bin/k3s', 'k3s_artifact_data_dir': f'{self.node(name)}/k3s'}
 
     def node(self, name):
@@ -44,16 +46,20 @@ class Cluster:
     def inventory(self, group='k3s_cluster'):
         path = self.folder / 'inventory.json'
         local = {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable}
-        path.write_text(json.dumps({group: {'hosts': {name: {**local, **variables} for name, variables in self.hosts.items()}}}))
+        path.write_text(
+            json.dumps({group: {'hosts': {name: {**local, **variables} for name, variables in self.hosts.items()}}}))
         return path
 
     def run(self, playbook='airgap.k3s.stage', *arguments, env=None, group='k3s_cluster'):
         programs = self.folder / 'programs'
-        path = {'PATH': f'{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'} if programs.exists() else {}
-        return support.play(self.folder, playbook, *arguments, hosts=self.inventory(group), home='collection', env={**path, **(env or {})})
+        path = ({'PATH': f'{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'}
+                if programs.exists() else {})
+        return support.play(self.folder, playbook, *arguments, hosts=self.inventory(group), home='collection',
+                            env={**path, **(env or {})})
 
     def program(self, name, text):
-        """Put a shell script before a program of the nodes; $real is that program. Folders tell which node it is for."""
+        """Put a shell script before a program of the nodes; $real is that program. Folders tell which node it is
+        for."""
         (self.folder / 'programs').mkdir(exist_ok=True)
         path = self.folder / 'programs' / name
         path.write_text(f'#!/bin/sh\nreal={shutil.which(name)}\n{text}\nexec $real "$@"\n')
@@ -61,11 +67,14 @@ class Cluster:
 
     def files(self, *names):
         """Return the names of all files on the nodes, partial ones as PARTIAL."""
-        paths = (path for name in names or NODES for path in self.node(name).rglob('*') if path.is_file() or path.is_symlink())
-        return sorted(re.sub(r'\.k3s-artifact\..*', 'PARTIAL', str(path.relative_to(self.folder / 'nodes'))) for path in paths)
+        paths = (path for name in names or NODES for path in self.node(name).rglob('*')
+                 if path.is_file() or path.is_symlink())
+        return sorted(re.sub(r'\.k3s-artifact\..*', 'PARTIAL', str(path.relative_to(self.folder / 'nodes')))
+                      for path in paths)
 
     def complete(self, name):
-        return sorted([f'{name}/bin/k3s', f'{name}/bin/k3s-install.sh', f'{name}/k3s/agent/images/k3s-airgap-images-{support.NATIVE}.tar'])
+        return sorted([f'{name}/bin/k3s', f'{name}/bin/k3s-install.sh',
+                       f'{name}/k3s/agent/images/k3s-airgap-images-{support.NATIVE}.tar'])
 
 
 @pytest.fixture(name='cluster')
@@ -75,7 +84,8 @@ def fixture_cluster(tmp_path):
 
 def recap(run):
     """Return what the recap counts for each host."""
-    lines = re.findall(r'^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)', run.output, re.MULTILINE)
+    lines = re.findall(r'^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)',
+                       run.output, re.MULTILINE)
     return {name: {'changed': int(changed), 'unreachable': int(unreachable), 'failed': int(failed)}
             for name, changed, unreachable, failed in lines}
 
@@ -90,7 +100,8 @@ def assert_stopped(run, text, unreachable=False):
     assert run.rc != 0, run.output
     shown = ' '.join(run.output.split())
     assert re.search(text, shown), run.output
-    assert recap(run) == {name: {'changed': 0, 'unreachable': int(unreachable and name == 'bad'), 'failed': int(not unreachable and name == 'bad')}
+    assert recap(run) == {name: {'changed': 0, 'unreachable': int(unreachable and name == 'bad'),
+                                 'failed': int(not unreachable and name == 'bad')}
                           for name in NODES}
     assert 'Traceback' not in run.output
 
@@ -162,7 +173,8 @@ def no_connection_plugin(_cluster, bad):
 REASONS = {
     no_folder: 'bad: the folder .*/nowhere does not exist. Create it first',
     blocked: '.*/nodes/bad/k3s is in the way of the folder .*/bad/k3s/agent/images: it is a dangling link or a file',
-    read_only: 'cannot write to /proc/sys on the node, or its file system is read-only. .* or set k3s_artifact_dest to a path',
+    read_only: 'cannot write to /proc/sys on the node, or its file system is read-only. .* or set '
+    'k3s_artifact_dest to a path',
     no_room: 'bad: 51[0-9]{4} bytes are needed in .*/bin and .*/agent/images on the node, 409600 are free',
     directory_there: '.*/nodes/bad/bin/k3s is a directory, not a file',
     another_machine: "bad: it says that it is '[a-z0-9_]+', its facts say riscv64",
@@ -202,7 +214,8 @@ def test_all_problems_of_a_host_are_named_at_once_and_each_once(cluster):
     (cluster.folder / 'other' / cluster.binary.name).write_text('<html>404</html>')
     run = cluster.run('airgap.k3s.preflight')
     problems = looked(run, 'bad')['problems']
-    assert [next(text for text in ('HTML page', 'nowhere does not exist', 'in the way') if text in problem) for problem in problems] == [
+    assert [next(text for text in ('HTML page', 'nowhere does not exist', 'in the way') if text in problem)
+            for problem in problems] == [
         'HTML page', 'nowhere does not exist', 'in the way']
     assert_stopped(run, 'HTML page')
 
@@ -224,7 +237,8 @@ def test_archives_that_are_no_longer_needed_on_a_node_are_named_and_left_there(c
     assert run.rc == 0, run.output
     assert looked(run, 'good')['superseded'] == ['k3s-airgap-images-s390x.tar.gz']
     assert (images / 'k3s-airgap-images-s390x.tar.gz').exists()
-    assert looked(run, 'good')['warnings'] == ['k3s_artifact_proble is no variable of this collection. Perhaps k3s_artifact_probe was meant.']
+    assert (looked(run, 'good')['warnings']
+            == ['k3s_artifact_proble is no variable of this collection. Perhaps k3s_artifact_probe was meant.'])
 
 
 def test_room_is_asked_for_all_files_of_a_file_system_together(cluster):
@@ -249,7 +263,8 @@ def test_a_wrong_artifact_directory_of_all_hosts_is_said_once_for_each(cluster):
 
 
 def test_a_disk_that_is_full_in_between_leaves_every_node_as_it_was_and_the_next_run_completes(cluster):
-    cluster.program('dd', 'case "$*" in *of=*/nodes/bad/*airgap-images*) echo "dd: No space left on device" >&2; exit 1 ;; esac')
+    cluster.program('dd', 'case "$*" in *of=*/nodes/bad/*airgap-images*) echo "dd: No space left on device" '
+                    '>&2; exit 1 ;; esac')
     run = cluster.run()
     assert_stopped(run, 'bad: .*k3s-airgap-images.* cannot be written on the node: .*No space left on device')
     assert all(name.endswith('PARTIAL') for name in cluster.files())
@@ -295,26 +310,32 @@ def test_a_host_whose_rename_fails_is_named_with_what_it_has_and_what_it_has_not
     run = cluster.run('airgap.k3s.stage', '-e', f'k3s_artifact_report={cluster.folder}/report')
     assert run.rc != 0
     problem, = run.result('bad', 'Put everything in place')['k3s_artifact']['problems']
-    assert re.search(r'bad/bin/k3s cannot be replaced: mv: busy.* Of this run it has .*tar, .*/k3s-install.sh, and not .*/bad/bin/k3s\.$', problem)
+    assert re.search(r'bad/bin/k3s cannot be replaced: mv: busy.* Of this run it has .*tar, .*/k3s-install.sh, and not '
+                     r'.*/bad/bin/k3s\.$', problem)
     assert recap(run)['bad'] == {'changed': 1, 'unreachable': 0, 'failed': 1}
     assert cluster.files('good', 'other') == sorted(cluster.complete('good') + cluster.complete('other'))
     rows = {row['host']: row for row in json.loads((cluster.folder / 'report.json').read_text())['hosts']}
-    assert {row['kind']: row['came'] for row in rows['bad']['files']} == {'archive': 'pushed', 'script': 'pushed', 'binary': 'waiting'}
+    assert {row['kind']: row['came'] for row in rows['bad']['files']} == {'archive': 'pushed',
+                                                                          'script': 'pushed', 'binary': 'waiting'}
     shutil.rmtree(cluster.folder / 'programs')
     again = cluster.run()
-    assert again.rc == 0 and {name: counts['changed'] for name, counts in recap(again).items()} == {'good': 0, 'bad': 1, 'other': 0}
+    assert again.rc == 0
+    assert {name: counts['changed'] for name, counts in recap(again).items()} == {'good': 0, 'bad': 1, 'other': 0}
     assert looked(again, 'bad')['bytes_to_send'] == 0
 
 
 def test_the_binary_is_the_last_to_be_put_in_place(cluster):
-    cluster.program('mv', f'case "$*" in *nodes/good*) for last; do :; done; echo "$last" >>{cluster.folder}/renames ;; esac')
+    cluster.program('mv', 'case "$*" in *nodes/good*) for last; do :; done; echo "$last" '
+                    f'>>{cluster.folder}/renames ;; esac')
     assert cluster.run().rc == 0
     names = [line.rpartition('/')[2] for line in (cluster.folder / 'renames').read_text().splitlines()]
-    assert [name for name in names if not name.startswith('.')] == [f'k3s-airgap-images-{support.NATIVE}.tar', 'k3s-install.sh', 'k3s']
+    assert [name for name in names if not name.startswith('.')] == [f'k3s-airgap-images-{support.NATIVE}.tar',
+                                                                    'k3s-install.sh', 'k3s']
 
 
 def test_what_the_step_send_did_not_note_is_not_put_in_place(cluster):
-    tasks = [{'ansible.builtin.set_fact': {'sent': {'k3s_artifact': {'files': []}, 'sent': [{'dest': '/etc/passwd', 'kind': 'binary'}]}}},
+    tasks = [{'ansible.builtin.set_fact': {'sent': {'k3s_artifact': {'files': []},
+                                                    'sent': [{'dest': '/etc/passwd', 'kind': 'binary'}]}}},
              {'name': 'place', 'airgap.k3s.stage': {'step': 'place', 'of': 'sent'}}]
     run = cluster.run([{'hosts': 'good', 'gather_facts': False, 'tasks': tasks}])
     assert run.rc != 0 and 'is not what it notes' in run.result('good', 'place')['msg']
@@ -331,7 +352,8 @@ def test_keep_going_stages_what_can_be_and_fails_at_the_end(cluster, phase):
         cluster.program('dd', 'case "$*" in *of=*/nodes/bad/*) exit 1 ;; esac')
     run = cluster.run('airgap.k3s.stage', '-e', 'k3s_artifact_keep_going=true')
     assert run.rc != 0
-    assert recap(run) == {name: {'changed': int(name != 'bad'), 'unreachable': 0, 'failed': int(name == 'bad')} for name in NODES}
+    assert recap(run) == {name: {'changed': int(name != 'bad'), 'unreachable': 0, 'failed': int(name == 'bad')}
+                          for name in NODES}
     assert not any('PARTIAL' not in name for name in cluster.files('bad'))
     assert cluster.files('good', 'other') == sorted(cluster.complete('good') + cluster.complete('other'))
 
@@ -342,7 +364,8 @@ def test_keep_going_stages_what_can_be_and_fails_at_the_end(cluster, phase):
 def test_without_the_group_it_is_an_error_that_names_the_groups(cluster):
     run = cluster.run(group='web')
     assert run.rc != 0
-    assert 'No host is k3s_cluster. The groups of the inventory are web. Set k3s_artifact_hosts' in ' '.join(run.output.split())
+    assert ('No host is k3s_cluster. The groups of the inventory are web. Set k3s_artifact_hosts'
+            in ' '.join(run.output.split()))
     assert cluster.files() == [] and not run.results
     assert cluster.run('airgap.k3s.stage', '-e', 'k3s_artifact_hosts=web', group='web').rc == 0
 
@@ -364,11 +387,13 @@ def test_a_limit_leaves_the_other_hosts_alone(cluster):
 
 
 def test_batches_of_a_play_of_ones_own_are_staged_one_after_the_other(cluster):
-    steps = [('look', None), ('check', 'look'), ('send', 'look'), ('check', 'send'), ('place', 'send'), ('check', 'place')]
+    steps = [('look', None), ('check', 'look'), ('send', 'look'), ('check', 'send'),
+             ('place', 'send'), ('check', 'place')]
     tasks = [{'name': f'{step} {of}', 'airgap.k3s.stage': {'step': step, **({'of': of} if of else {})},
               **({} if step == 'check' else {'register': step})} for step, of in steps]
     no_folder(cluster, cluster.hosts['other'])
-    run = cluster.run([{'hosts': 'all', 'gather_facts': False, 'serial': 1, 'any_errors_fatal': True, 'order': 'sorted', 'tasks': tasks}])
+    run = cluster.run([{'hosts': 'all', 'gather_facts': False, 'serial': 1, 'any_errors_fatal': True,
+                        'order': 'sorted', 'tasks': tasks}])
     assert run.rc != 0
     assert cluster.files() == sorted(cluster.complete('bad') + cluster.complete('good'))
 
@@ -393,7 +418,8 @@ def test_a_node_is_asked_for_its_machine_where_nothing_says_it(cluster):
 @pytest.mark.parametrize('variables, folder', [
     ({'k3s_server_location': '{node}/data'}, 'data/agent/images'),
     ({'k3s_server_location': '{node}/data', 'k3s_artifact_data_dir': '{node}/k3s'}, 'k3s/agent/images'),
-    ({'k3s_server_location': '{node}/data', 'k3s_artifact_data_dir': '{node}/k3s', 'k3s_artifact_images_dest': '{node}/images'}, 'images')],
+    ({'k3s_server_location': '{node}/data', 'k3s_artifact_data_dir': '{node}/k3s',
+      'k3s_artifact_images_dest': '{node}/images'}, 'images')],
     ids=['server_location', 'data_dir', 'images_dest'])
 def test_the_archives_go_where_the_data_directory_is(cluster, variables, folder):
     node = cluster.node('good')
@@ -408,7 +434,8 @@ def test_the_archives_go_where_the_data_directory_is(cluster, variables, folder)
 
 @pytest.fixture(name='standin')
 def fixture_standin(tmp_path, cluster):
-    """Return the stand-in for ssh in front of nodes of the cluster's folder; the cluster's hosts are reached through it."""
+    """Return the stand-in for ssh in front of nodes of the cluster's folder; the cluster's hosts are reached through
+    it."""
     shutil.rmtree(tmp_path / 'nodes')
     standin = Standin(tmp_path)
     for name in NODES:
@@ -444,11 +471,13 @@ def test_a_banner_with_the_answers_of_earlier_calls_changes_nothing(cluster, sta
     standin.behave(banner='k3s_artifact=1\nmachine=s390x\nend=yes\n')
     run = over_ssh(cluster, standin)
     assert run.rc == 0, run.output
-    assert all(cluster.complete(name) == [file for file in cluster.files(name) if '/programs/' not in file] for name in NODES)
+    assert all(cluster.complete(name) == [file for file in cluster.files(name) if '/programs/' not in file]
+               for name in NODES)
 
 
 def test_a_node_that_is_lost_at_half_leaves_every_node_as_it_was_and_the_next_run_continues(cluster, standin):
-    standin.program('bad', 'dd', 'case "$*" in *of=*airgap-images*) $real of=/dev/null bs=65536 count=1; kill -9 $PPID ;; *) exec $real "$@" ;; esac')
+    standin.program('bad', 'dd', 'case "$*" in *of=*airgap-images*) $real of=/dev/null bs=65536 count=1; kill -9 $PPID '
+                    ';; *) exec $real "$@" ;; esac')
     run = over_ssh(cluster, standin)
     assert run.rc != 0
     assert not any((cluster.node(name) / 'bin' / 'k3s').exists() for name in NODES)

@@ -41,23 +41,30 @@ INSTALL_PATH = {'vars': {'k3s_artifact_dest': NODE + 'bin/k3s'}}
 PLAIN, OLD = {'plain.txt': 'hello\nhello\n'}, {'plain.txt': 'old\n'}
 
 CASES = {
-    'a file into a folder without trailing slash': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'folder'}, {'folder': {}}),
-    'a file of the files folder, an octal number as mode': Case({'src': 'beside.txt', 'dest': NODE + 'beside.txt', 'mode': 0o604}),
+    'a file into a folder without trailing slash': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'folder'},
+                                                        {'folder': {}}),
+    'a file of the files folder, an octal number '
+    'as mode': Case({'src': 'beside.txt', 'dest': NODE + 'beside.txt', 'mode': 0o604}),
     'another mode only': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt', 'mode': '0600'}, PLAIN),
     'another content': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt'}, OLD, {'diff': True}),
     'a folder': Case({'src': SRC + 'tree', 'dest': NODE + 'copied', 'mode': '0640', 'directory_mode': '0750'}),
-    'what is in a folder, modes preserved, links kept': Case({'src': SRC + 'tree/', 'dest': NODE, 'mode': 'preserve', 'local_follow': False}),
+    'what is in a folder, modes preserved, '
+    'links kept': Case({'src': SRC + 'tree/', 'dest': NODE, 'mode': 'preserve', 'local_follow': False}),
     'content': Case({'content': 'some text\n', 'dest': NODE + 'content.txt'}),
     'content from a mapping': Case({'content': {'a': [1, 2]}, 'dest': NODE + 'content.json'}),
     'content into a folder': Case({'content': 'text', 'dest': NODE + 'folder'}, {'folder': {}}),
     'the file behind a link, a symbolic mode': Case({'src': SRC + 'link.txt', 'dest': NODE, 'mode': 'u=rw,g=r,o='}),
-    'in place of a link': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'link'}, {'link': Path('target'), 'target': 'old\n'}),
-    'to the target of a link': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'link', 'follow': True}, {'link': Path('target'), 'target': 'old\n'}),
+    'in place of a link': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'link'},
+                               {'link': Path('target'), 'target': 'old\n'}),
+    'to the target of a link': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'link', 'follow': True},
+                                    {'link': Path('target'), 'target': 'old\n'}),
     'decrypted': Case({'src': SRC + 'vault.txt', 'dest': NODE}),
     'left encrypted': Case({'src': SRC + 'vault.txt', 'dest': NODE, 'decrypt': False}),
     'backup, validate, the right checksum': Case({
-        'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt', 'backup': True, 'validate': 'grep hello %s', 'checksum': SHA1_OF_PLAIN}, OLD),
-    'refused by validate': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt', 'validate': 'grep absent %s'}, OLD),
+        'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt', 'backup': True, 'validate': 'grep hello %s',
+        'checksum': SHA1_OF_PLAIN}, OLD),
+    'refused by validate': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt', 'validate': 'grep absent %s'},
+                                OLD),
     'the wrong checksum': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt', 'checksum': '0' * 40}, OLD),
     'force no': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt', 'force': False}, OLD),
     'check mode': Case({'src': SRC + 'plain.txt', 'dest': NODE + 'plain.txt'}, OLD, {'check_mode': True, 'diff': True}),
@@ -69,19 +76,24 @@ CASES = {
     'source and content': Case({'src': SRC + 'plain.txt', 'content': 'x', 'dest': NODE + 'x'}),
     'an unknown argument': Case({'src': SRC + 'plain.txt', 'dest': NODE, 'colour': 'blue'}),
     'an internal argument': Case({'src': SRC + 'plain.txt', 'dest': NODE, '_original_basename': 'x'}),
-    'omitted arguments': Case({'src': SRC + 'plain.txt', 'dest': NODE, 'mode': '{{ omit }}', 'owner': '{{ nobody | default(omit) }}'}),
+    'omitted arguments': Case({'src': SRC + 'plain.txt', 'dest': NODE, 'mode': '{{ omit }}',
+                               'owner': '{{ nobody | default(omit) }}'}),
     'until': Case({'src': SRC + 'plain.txt', 'dest': NODE}, {}, {'until': False, 'retries': 1, 'delay': 0}),
     'a loop': Case({'src': SRC + '{{ item }}', 'dest': NODE}, {}, {'loop': ['plain.txt', 'script.sh']}),
     # what looks a little like K3s
     'a folder called k3s': Case({'src': SRC + 'etc/k3s', 'dest': NODE}),
     'a script called k3s to elsewhere': Case({'src': SRC + 'default/k3s', 'dest': NODE + 'k3s'}),
     'a missing k3s to elsewhere': Case({'src': SRC + 'absent/k3s', 'dest': NODE + 'k3s'}),
-    'content for the install path': Case({'content': '#!/bin/sh\n', 'dest': NODE + 'bin/k3s', 'mode': '0755'}, {'bin': {}}, INSTALL_PATH),
-    'a k3s from the node itself': Case({'src': NODE + 'k3s', 'dest': NODE + 'bin/k3s', 'remote_src': True}, {'k3s': 'x', 'bin': {}}, INSTALL_PATH),
-    'a program of another name to elsewhere': Case({'src': SRC + 'program', 'dest': NODE + 'bin/program'}, {'bin': {}}, INSTALL_PATH),
+    'content for the install path': Case({'content': '#!/bin/sh\n', 'dest': NODE + 'bin/k3s', 'mode': '0755'},
+                                         {'bin': {}}, INSTALL_PATH),
+    'a k3s from the node itself': Case({'src': NODE + 'k3s', 'dest': NODE + 'bin/k3s', 'remote_src': True},
+                                       {'k3s': 'x', 'bin': {}}, INSTALL_PATH),
+    'a program of another name to elsewhere': Case({'src': SRC + 'program', 'dest': NODE + 'bin/program'},
+                                                   {'bin': {}}, INSTALL_PATH),
     'a k3s and content': Case({'src': SRC + 'release/k3s', 'content': 'x', 'dest': NODE + 'x'}),
     'an archive to elsewhere': Case({'src': SRC + f'k3s-airgap-images-{FOREIGN}.tar.zst', 'dest': NODE}),
-    'a hidden archive to the images': Case({'src': SRC + '.hidden.tar', 'dest': NODE + 'agent/images/'}, {'agent': {'images': {}}}),
+    'a hidden archive to the images': Case({'src': SRC + '.hidden.tar', 'dest': NODE + 'agent/images/'},
+                                           {'agent': {'images': {}}}),
     'a missing archive': Case({'src': SRC + 'absent.tar', 'dest': NODE + 'agent/images/'}, {'agent': {'images': {}}}),
 }
 
@@ -109,18 +121,23 @@ class CallbackModule(CallbackBase):
 OTHER_ACTIONS = [
     {'name': 'template', 'ansible.builtin.template': {'src': 'plain.j2', 'dest': '{{ node }}/template.txt'}},
     {'name': 'template called k3s', 'ansible.builtin.template': {'src': 'k3s', 'dest': '{{ node }}/default'}},
-    {'name': 'template called k3s for the install path', 'ansible.builtin.template': {'src': 'k3s', 'dest': '{{ node }}/bin/k3s', 'mode': '0750'},
+    {'name': 'template called k3s for the install path',
+     'ansible.builtin.template': {'src': 'k3s', 'dest': '{{ node }}/bin/k3s', 'mode': '0750'},
      'vars': {'k3s_artifact_dest': '{{ node }}/bin/k3s'}},
-    {'name': 'template in check mode', 'ansible.builtin.template': {'src': 'k3s', 'dest': '{{ node }}/template.txt'}, 'check_mode': True, 'diff': True},
-    {'name': 'assemble', 'ansible.builtin.assemble': {'src': '{{ source }}/tree', 'dest': '{{ node }}/bin/assembled', 'remote_src': False}},
-    {'name': 'unarchive', 'ansible.builtin.unarchive': {'src': '{{ source }}/archive.tar', 'dest': '{{ node }}/unpacked'}},
+    {'name': 'template in check mode', 'ansible.builtin.template': {'src': 'k3s', 'dest': '{{ node }}/template.txt'},
+     'check_mode': True, 'diff': True},
+    {'name': 'assemble', 'ansible.builtin.assemble': {'src': '{{ source }}/tree', 'dest': '{{ node }}/bin/assembled',
+                                                      'remote_src': False}},
+    {'name': 'unarchive', 'ansible.builtin.unarchive': {'src': '{{ source }}/archive.tar',
+                                                        'dest': '{{ node }}/unpacked'}},
 ]
 
 
 def make_sources(folder):
     """Make the files of the controller that the tasks name."""
     texts = {'plain.txt': 'hello\nhello\n', 'script.sh': '#!/bin/sh\n', 'tree/one': '1\n', 'tree/deep/three': '3\n',
-             'etc/k3s/config.yaml': 'a: b\n', 'default/k3s': 'K3S_TOKEN=x\n', '.hidden.tar': 'tar\n', 'vault.txt': 'out of the vault\n'}
+             'etc/k3s/config.yaml': 'a: b\n', 'default/k3s': 'K3S_TOKEN=x\n', '.hidden.tar': 'tar\n',
+             'vault.txt': 'out of the vault\n'}
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -134,7 +151,8 @@ def make_sources(folder):
     with tarfile.open(folder / 'archive.tar', 'w') as archive:
         archive.add(folder / 'tree' / 'one', 'one')
     (folder / 'password').write_text(VAULT_PASSWORD)
-    done = support.ansible('ansible-vault', 'encrypt', '--vault-password-file', folder / 'password', folder / 'vault.txt', folder=folder)
+    done = support.ansible('ansible-vault', 'encrypt', '--vault-password-file', folder / 'password',
+                           folder / 'vault.txt', folder=folder)
     assert done.returncode == 0, done.stdout
 
 
@@ -171,8 +189,10 @@ def normalised(result, folder):
     if 'exception' in result:  # a traceback names the files of the action plugins; its last line is the error
         result['exception'] = result['exception'].strip().splitlines()[-1:] and 'some traceback'
     text = json.dumps(result, sort_keys=True)
-    for pattern, name in ((r'ansible-tmp-[\d.-]+', '<remote tmp>'), (r'ansible-local-\w+', '<local tmp>'), (r'(?<=/)tmp\w{8}(?=[/"])', '<tmp>'),
-                          (r'(?<=["/])(\.|tmp)\w{8}(?=")', '<content>'), (r'\.\d+\.\d{4}-\d\d-\d\d@[\d:]+~', '.BACKUP~')):
+    for pattern, name in ((r'ansible-tmp-[\d.-]+', '<remote tmp>'), (r'ansible-local-\w+', '<local tmp>'),
+                          (r'(?<=/)tmp\w{8}(?=[/"])', '<tmp>'),
+                          (r'(?<=["/])(\.|tmp)\w{8}(?=")', '<content>'),
+                          (r'\.\d+\.\d{4}-\d\d-\d\d@[\d:]+~', '.BACKUP~')):
         text = re.sub(pattern, name, text)
     return json.loads(text)
 
@@ -189,15 +209,19 @@ def run_table(top, name, action, home):
     for template in ('plain.j2', 'k3s'):
         (folder / 'templates' / template).write_text(template + ' for {{ inventory_hostname }}\n')
     tasks = [{'name': case, action: args, **keywords, 'ignore_errors': True,
-              'vars': {**keywords.get('vars', {}), 'node': str(nodes[case])}} for case, (args, _before, keywords) in CASES.items()]
-    tasks += [{**task, 'ignore_errors': True, 'vars': {**task.get('vars', {}), 'node': str(nodes['others'])}} for task in OTHER_ACTIONS]
+              'vars': {**keywords.get('vars', {}), 'node': str(nodes[case])}}
+             for case, (args, _before, keywords) in CASES.items()]
+    tasks += [{**task, 'ignore_errors': True, 'vars': {**task.get('vars', {}), 'node': str(nodes['others'])}}
+              for task in OTHER_ACTIONS]
     (folder / 'callbacks').mkdir()
     (folder / 'callbacks' / 'leftovers.py').write_text(LEFTOVERS)
     env = {'ANSIBLE_VAULT_PASSWORD_FILE': str(top / 'source' / 'password'), 'LEFTOVERS_IN': str(folder / 'remote'),
-           'ANSIBLE_CALLBACK_PLUGINS': f'{support.ROOT}/tests/callbacks:{folder}/callbacks', 'ANSIBLE_CALLBACKS_ENABLED': 'record,leftovers',
+           'ANSIBLE_CALLBACK_PLUGINS': f'{support.ROOT}/tests/callbacks:{folder}/callbacks',
+           'ANSIBLE_CALLBACKS_ENABLED': 'record,leftovers',
            'ANSIBLE_PIPELINING': 'true'}
     hosts = {'node': {'source': str(top / 'source'), 'ansible_remote_tmp': str(folder / 'remote')}}
-    return folder, support.play(folder, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}], hosts=hosts, home=home, env=env, timeout=900)
+    return folder, support.play(folder, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}], hosts=hosts,
+                                home=home, env=env, timeout=900)
 
 
 @pytest.fixture(scope='module')
@@ -206,7 +230,8 @@ def both(tmp_path_factory):
     top = tmp_path_factory.mktemp('aside')
     make_sources(top / 'source')
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        runs = [pool.submit(run_table, top, 'override', 'copy', 'drop-in'), pool.submit(run_table, top, 'builtin', ANSIBLE_COPY, 'none')]
+        runs = [pool.submit(run_table, top, 'override', 'copy', 'drop-in'),
+                pool.submit(run_table, top, 'builtin', ANSIBLE_COPY, 'none')]
         return [run.result() for run in runs]
 
 
@@ -241,7 +266,8 @@ def test_the_table_ends_as_intended(both):
 
 
 def test_after_every_task_the_nodes_temporary_folder_is_as_empty_as_core_leaves_it(both):
-    ours, cores = ([json.loads(line) for line in Path(f'{folder}/remote.jsonl').read_text().splitlines()] for folder, _run in both)
+    ours, cores = ([json.loads(line) for line in Path(f'{folder}/remote.jsonl').read_text().splitlines()]
+                   for folder, _run in both)
     assert ours == cores
     assert len(cores) == len(CASES) + len(OTHER_ACTIONS)
     assert not any(left for _task, left in cores)
@@ -251,19 +277,22 @@ def staging_play(tasks, **keywords):
     return [{'hosts': 'all', 'gather_facts': False, **keywords, 'tasks': tasks}]
 
 
-@pytest.mark.parametrize('order', [('copy', ANSIBLE_COPY, 'ansible.legacy.copy'), (ANSIBLE_COPY, 'copy', ANSIBLE_COPY)], ids=' '.join)
+@pytest.mark.parametrize('order', [('copy', ANSIBLE_COPY, 'ansible.legacy.copy'), (ANSIBLE_COPY, 'copy', ANSIBLE_COPY)],
+                         ids=' '.join)
 def test_ansible_builtin_copy_never_reaches_the_override(tmp_path, order):
     support.release(tmp_path / 'airgap', support.NATIVE, FOREIGN)
     source = str(tmp_path / 'airgap' / support.BINARIES[FOREIGN])
     (tmp_path / 'node').mkdir()
     tasks = [{'name': f'{number}', action: {'src': source, 'dest': str(tmp_path / 'node' / f'{number}')},
-              'vars': {'k3s_artifact_dest': str(tmp_path / 'node' / f'{number}')}} for number, action in enumerate(order)]
+              'vars': {'k3s_artifact_dest': str(tmp_path / 'node' / f'{number}')}}
+             for number, action in enumerate(order)]
     hosts = {'node': {'k3s_artifact_machine': RIGHT_MACHINE, 'k3s_artifact_probe': False}}
     run = support.play(tmp_path, staging_play(tasks), hosts=hosts)
     assert run.rc == 0, run.output
     for number, action in enumerate(order):
         result = run.result('node', str(number))
-        assert support.elf_arch(tmp_path / 'node' / str(number)) == (FOREIGN if action == ANSIBLE_COPY else support.NATIVE)
+        assert (support.elf_arch(tmp_path / 'node' / str(number))
+                == (FOREIGN if action == ANSIBLE_COPY else support.NATIVE))
         assert ('k3s_artifact' in result) == (action != ANSIBLE_COPY)
         assert ('src' in result) == (action == ANSIBLE_COPY)  # a key of core's module
 
@@ -278,7 +307,8 @@ def test_module_defaults_go_on_applying_under_each_spelling(tmp_path):
     spellings = {'short': 'copy', 'legacy': 'ansible.legacy.copy', 'builtin': ANSIBLE_COPY}
     tasks = []
     for name, spelling in spellings.items():
-        tasks.append({'name': f'{name} content', 'copy': {'content': 'x', 'dest': str(node / f'{name}-content')}, 'module_defaults': {spelling: defaults}})
+        tasks.append({'name': f'{name} content', 'copy': {'content': 'x', 'dest': str(node / f'{name}-content')},
+                      'module_defaults': {spelling: defaults}})
         tasks.append({'name': f'{name} binary', 'copy': binary, 'module_defaults': {spelling: defaults},
                       'vars': {'k3s_artifact_dest': str(node / f'{name}-binary')}})
     tasks.append({'name': 'task wins', 'copy': {**binary, 'mode': '0710'}, 'module_defaults': {ANSIBLE_COPY: defaults},
@@ -288,7 +318,8 @@ def test_module_defaults_go_on_applying_under_each_spelling(tmp_path):
     for name, default, mode in (('task-omits', '0600', '{{ omit }}'), ('default-omits', '{{ omit }}', None)):
         for action in ('copy', ANSIBLE_COPY):
             args = {'content': 'x', 'dest': str(node / f'{name}-{action}'), **({'mode': mode} if mode else {})}
-            tasks.append({'name': f'{name} {action}', action: args, 'module_defaults': {ANSIBLE_COPY: {'mode': default}}})
+            tasks.append({'name': f'{name} {action}', action: args,
+                          'module_defaults': {ANSIBLE_COPY: {'mode': default}}})
     hosts = {'node': {'k3s_artifact_machine': RIGHT_MACHINE}}
     run = support.play(tmp_path, staging_play(tasks), hosts=hosts, env={'ANSIBLE_PIPELINING': 'true'})
     assert run.rc == 0, run.output
@@ -301,11 +332,13 @@ def test_module_defaults_go_on_applying_under_each_spelling(tmp_path):
 
 
 def test_a_task_that_is_tried_again_starts_from_its_own_arguments(tmp_path):
-    """A command of the first try puts another build into the artifact directory; nothing of the first may stick to the second."""
+    """A command of the first try puts another build into the artifact directory; nothing of the first may stick to the
+    second."""
     paths = support.release(tmp_path / 'airgap', lists=False)
     (tmp_path / 'node').mkdir()
     (tmp_path / 'newer').write_bytes(support.elf(support.NATIVE, b'newer'))
-    command = f'sh -c "test -e {tmp_path}/tried || (touch {tmp_path}/tried; cp {tmp_path}/newer {paths[support.NATIVE]}; false)" %s'
+    command = (f'sh -c "test -e {tmp_path}/tried || (touch {tmp_path}/tried; '
+               f'cp {tmp_path}/newer {paths[support.NATIVE]}; false)" %s')
     task = {'name': 'stage', 'copy': {'src': str(paths[FOREIGN]), 'dest': str(tmp_path / 'other'), 'validate': command},
             'register': 'it', 'until': 'it is succeeded', 'retries': 2, 'delay': 0}
     hosts = {'node': {'k3s_artifact_machine': RIGHT_MACHINE, 'k3s_artifact_dest': str(tmp_path / 'node' / 'k3s')}}

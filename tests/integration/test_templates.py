@@ -31,7 +31,8 @@ def test_the_templates_of_the_page_are_rendered_for_each_host(tmp_path):
     (tmp_path / 'unit.j2').write_text(unit)
     (tmp_path / 'table.j2').write_text(table)
     run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [GATHER, *(
-        {'name': name, 'ansible.builtin.template': {'src': f'{name}.j2', 'dest': f'{{{{ target }}}}.{name}'}} for name in ('unit', 'table'))]}],
+        {'name': name, 'ansible.builtin.template': {'src': f'{name}.j2', 'dest': f'{{{{ target }}}}.{name}'}}
+        for name in ('unit', 'table'))]}],
         hosts=HOSTS)
     assert run.rc == 0, run.output
     for arch in HOSTS:
@@ -63,7 +64,9 @@ def test_a_template_with_a_spoilt_binary_fails_and_writes_nothing(tmp_path):
     support.release(tmp_path / 'airgap')['arm'].write_text('<html>not found</html>')
     (tmp_path / 'unit.j2').write_text(EXAMPLES['jinja'][0])
     run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        GATHER, {'name': 'unit', 'ansible.builtin.template': {'src': 'unit.j2', 'dest': '{{ target }}.unit'}}]}], hosts={'arm': HOSTS['arm']})
+        GATHER, {'name': 'unit', 'ansible.builtin.template': {'src': 'unit.j2', 'dest': '{{ target }}.unit'}}]}],
+                       hosts={'arm': HOSTS['arm']})
     assert run.rc == 2
-    assert 'k3s-armhf is an HTML page, perhaps the error page of a download' in ' '.join(run.result('arm', 'unit')['msg'].split())
+    assert ('k3s-armhf is an HTML page, perhaps the error page of a download'
+            in ' '.join(run.result('arm', 'unit')['msg'].split()))
     assert not (tmp_path / 'arm.unit').exists()

@@ -1,10 +1,12 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The parts of the action that take plain values, and the program that it runs on a node, by each shell that is here."""
+"""The parts of the action that take plain values, and the program that it runs on a node, by each shell that is
+here."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -40,22 +42,27 @@ DIGEST, OTHER_DIGEST = 'ab' * 32, 'cd' * 32
 
 def arch_of_program(head):
     """Return the arch of the first bytes of a program, as the lookup does."""
-    return next((arch for arch in support.ELF if head[:6] == support.elf(arch)[:6] and head[18:20] == support.elf(arch)[18:20]), None)
+    return next((arch for arch in support.ELF if head[:6] == support.elf(arch)[:6]
+                 and head[18:20] == support.elf(arch)[18:20]), None)
 
 
 def artifact(**values):
-    return SimpleNamespace(**{'source': '/airgap/k3s', 'size': 1000, 'sha256': DIGEST, 'checksum': '12' * 20, 'arch': 'amd64', 'machine': 'x86_64',
+    return SimpleNamespace(**{'source': '/airgap/k3s', 'size': 1000, 'sha256': DIGEST, 'checksum': '12' * 20,
+                              'arch': 'amd64', 'machine': 'x86_64',
                               'version': 'v1.31.4+k3s1', 'verified': 'elf', **values})
 
 
 def job(kind='binary', **values):
-    dest = {'binary': '/usr/local/bin/k3s', 'archive': '/data/agent/images/a.tar', 'script': '/usr/local/bin/k3s-install.sh'}[kind]
+    dest = {'binary': '/usr/local/bin/k3s', 'archive': '/data/agent/images/a.tar',
+            'script': '/usr/local/bin/k3s-install.sh'}[kind]
     mode = '0644' if kind == 'archive' else '0755'
-    return copy.Job(**{'artifact': artifact(), 'kind': kind, 'dest': dest, 'mode': mode, 'owner': None, 'group': None, 'trial': kind == 'binary', **values})
+    return copy.Job(**{'artifact': artifact(), 'kind': kind, 'dest': dest, 'mode': mode, 'owner': None, 'group': None,
+                       'trial': kind == 'binary', **values})
 
 
 STATUS = {'mode': '0755', 'uid': 0, 'gid': 0, 'owner': 'root', 'group': 'root', 'size': 1000}
-EMPTY = copy.Node(machine='x86_64', arch='amd64', user='root', is_root=True, kind='absent', status={}, sha256=None, holds=None, version='', folder=True,
+EMPTY = copy.Node(machine='x86_64', arch='amd64', user='root', is_root=True, kind='absent', status={}, sha256=None,
+                  holds=None, version='', folder=True,
                   writable=True, fixed=False, blocked='', free=10 ** 9, partials=())
 FULL_OF_SAME = EMPTY._replace(kind='file', status=STATUS, sha256=DIGEST, holds='amd64')
 DIFFERENT = FULL_OF_SAME._replace(sha256=OTHER_DIGEST)
@@ -64,31 +71,43 @@ DIFFERENT = FULL_OF_SAME._replace(sha256=OTHER_DIGEST)
 # --- what is to be done: every state of a node by every wish of a task
 
 WISHES = {
-    'binary': job(), 'going back': job(downgrade=True), 'check mode': job(may_come=True), 'for root': job(owner='root', group=0),
-    'for me': job(owner='me'), 'symbolic': job(mode=None), 'archive': job('archive', mode='0755'), 'script': job('script'),
+    'binary': job(), 'going back': job(downgrade=True), 'check mode': job(may_come=True),
+    'for root': job(owner='root', group=0),
+    'for me': job(owner='me'), 'symbolic': job(mode=None), 'archive': job('archive', mode='0755'),
+    'script': job('script'),
 }
-# What a state comes to for a wish: (what is there, what is done), or a piece of the refusal; "else" is for the wishes that are not named.
+# What a state comes to for a wish: (what is there, what is done), or a piece of the refusal; "else" is for the wishes
+# that are not named.
 STATES = {
     'nothing there': (EMPTY, {'else': ('absent', 'install')}),
-    'the same': (FULL_OF_SAME, {'else': ('same', 'nothing'), 'for me': ('same', 'attributes'), 'symbolic': ('same', 'attributes')}),
-    'the same, another mode': (FULL_OF_SAME._replace(status={**STATUS, 'mode': '0600'}), {'else': ('same', 'attributes')}),
+    'the same': (FULL_OF_SAME, {'else': ('same', 'nothing'), 'for me': ('same', 'attributes'),
+                                'symbolic': ('same', 'attributes')}),
+    'the same, another mode': (FULL_OF_SAME._replace(status={**STATUS, 'mode': '0600'}),
+                               {'else': ('same', 'attributes')}),
     'the same, of another user': (FULL_OF_SAME._replace(status={**STATUS, 'uid': 1000, 'owner': 'me'}), {
         'else': ('same', 'nothing'), 'for root': ('same', 'attributes'), 'symbolic': ('same', 'attributes')}),
     'the same, nothing can be written': (FULL_OF_SAME._replace(writable=False, fixed=True, free=0), {
         'else': ('same', 'nothing'), 'for me': ('same', 'attributes'), 'symbolic': ('same', 'attributes')}),
     'the same, its status cannot be read': (FULL_OF_SAME._replace(status={}), {
-        'else': ('same', 'attributes'), 'symbolic': ('same', 'nothing')}),  # where the mode is symbolic, ansible-core's copy decides
+        # where the mode is symbolic, ansible-core's copy decides
+        'else': ('same', 'attributes'), 'symbolic': ('same', 'nothing')}),
     'another file': (DIFFERENT, {'else': ('different', 'replace')}),
     'another architecture': (DIFFERENT._replace(holds='arm64'), {
-        'else': ('wrong architecture', 'replace'), 'archive': ('different', 'replace'), 'script': ('different', 'replace')}),
+        'else': ('wrong architecture', 'replace'), 'archive': ('different', 'replace'),
+        'script': ('different', 'replace')}),
     'no program': (DIFFERENT._replace(holds=None), {
-        'else': ('wrong architecture', 'replace'), 'archive': ('different', 'replace'), 'script': ('different', 'replace')}),
+        'else': ('wrong architecture', 'replace'), 'archive': ('different', 'replace'),
+        'script': ('different', 'replace')}),
     'a link': (EMPTY._replace(kind='link'), {'else': ('link', 'replace')}),
     'a directory': (EMPTY._replace(kind='directory'), {'else': 'is a directory, not a file'}),
     'a special file': (EMPTY._replace(kind='other'), {'else': 'is a special file, not a file'}),
-    'no folder': (EMPTY._replace(folder=False), {'else': 'does not exist. Create it first', 'check mode': ('absent', 'install'), 'archive': ('absent', 'install')}),
-    'a file in place of the folder': (EMPTY._replace(folder=False, blocked='/data'), {'else': '/data is in the way of the folder'}),
-    'a folder that cannot be written': (EMPTY._replace(writable=False, user='me'), {'else': 'the user me cannot write to'}),
+    'no folder': (EMPTY._replace(folder=False),
+                  {'else': 'does not exist. Create it first', 'check mode': ('absent', 'install'),
+                   'archive': ('absent', 'install')}),
+    'a file in place of the folder': (EMPTY._replace(folder=False, blocked='/data'),
+                                      {'else': '/data is in the way of the folder'}),
+    'a folder that cannot be written': (EMPTY._replace(writable=False, user='me'),
+                                        {'else': 'the user me cannot write to'}),
     'an old file in such a folder': (DIFFERENT._replace(writable=False), {'else': 'or its file system is read-only'}),
     'an immutable file': (DIFFERENT._replace(fixed=True), {'else': 'it is immutable'}),
     'a file of another user': (DIFFERENT._replace(fixed=True, is_root=False), {'else': ('different', 'replace')}),
@@ -96,10 +115,13 @@ STATES = {
     'just enough room': (EMPTY._replace(free=1000), {'else': ('absent', 'install')}),
     'room that is not known': (EMPTY._replace(free=None), {'else': ('absent', 'install')}),
     'a newer K3s': (DIFFERENT._replace(version='v1.32.0+k3s1'), {
-        'else': 'K3s does not support going back', 'going back': ('different', 'replace'), 'archive': ('different', 'replace'), 'script': ('different', 'replace')}),
+        'else': 'K3s does not support going back', 'going back': ('different', 'replace'),
+        'archive': ('different', 'replace'), 'script': ('different', 'replace')}),
     'an older K3s': (DIFFERENT._replace(version='v1.30.8+k3s2'), {'else': ('different', 'replace')}),
-    'another machine': (EMPTY._replace(machine='aarch64', arch='arm64'), {'else': "it says that it is 'aarch64', its facts say x86_64 (arch amd64)"}),
-    'a machine without a release': (FULL_OF_SAME._replace(machine='mips', arch=None), {'else': "it says that it is 'mips'"}),
+    'another machine': (EMPTY._replace(machine='aarch64', arch='arm64'),
+                        {'else': "it says that it is 'aarch64', its facts say x86_64 (arch amd64)"}),
+    'a machine without a release': (FULL_OF_SAME._replace(machine='mips', arch=None),
+                                    {'else': "it says that it is 'mips'"}),
 }
 
 
@@ -118,18 +140,23 @@ def test_what_is_done_for_a_wish_on_a_node_in_a_state(state, wish):
 
 
 @pytest.mark.parametrize(('resume', 'free', 'start', 'refused'), [
-    (0, 999, 0, True), (1, 999, 1, False), (1000, 0, 1000, False), (600, 400, 600, False), (600, 399, 600, True), (1001, 999, 0, True)])
+    (0, 999, 0, True), (1, 999, 1, False), (1000, 0, 1000, False), (600, 400, 600, False), (600, 399, 600, True),
+    (1001, 999, 0, True)])
 def test_what_waits_on_the_node_needs_no_room_and_is_not_sent(resume, free, start, refused):
     planned = copy.plan(job(), EMPTY._replace(free=free), resume)
     assert (planned.start, planned.to_send, bool(planned.refusal)) == (start, 1000 - start, refused)
 
 
 NODES = st.builds(
-    copy.Node, machine=st.sampled_from(['x86_64', 'aarch64', '']), arch=st.sampled_from(['amd64', 'amd64', 'amd64', 'arm64', None]), user=st.text(max_size=3),
+    copy.Node, machine=st.sampled_from(['x86_64', 'aarch64', '']),
+    arch=st.sampled_from(['amd64', 'amd64', 'amd64', 'arm64', None]), user=st.text(max_size=3),
     is_root=st.booleans(), kind=st.sampled_from(['absent', 'file', 'file', 'link', 'directory', 'other', 'nonsense']),
-    status=st.sampled_from([{}, STATUS, {**STATUS, 'mode': '0600'}]), sha256=st.sampled_from([None, DIGEST, OTHER_DIGEST]),
-    holds=st.sampled_from(['amd64', 'arm64', None]), version=st.sampled_from(['', 'v1.31.4+k3s1', 'v9.9.9+k3s1', 'v1.2']), folder=st.booleans(),
-    writable=st.booleans(), fixed=st.booleans(), blocked=st.sampled_from(['', '/x']), free=st.none() | st.integers(0, 2000), partials=st.just(()))
+    status=st.sampled_from([{}, STATUS, {**STATUS, 'mode': '0600'}]),
+    sha256=st.sampled_from([None, DIGEST, OTHER_DIGEST]),
+    holds=st.sampled_from(['amd64', 'arm64', None]),
+    version=st.sampled_from(['', 'v1.31.4+k3s1', 'v9.9.9+k3s1', 'v1.2']), folder=st.booleans(),
+    writable=st.booleans(), fixed=st.booleans(), blocked=st.sampled_from(['', '/x']),
+    free=st.none() | st.integers(0, 2000), partials=st.just(()))
 
 
 @given(NODES, st.sampled_from(list(WISHES.values())), st.integers(0, 2000))
@@ -145,17 +172,23 @@ def test_any_plan_sends_all_that_is_missing_or_nothing_and_never_to_another_mach
 
 
 @pytest.mark.parametrize(('version', 'other', 'older'), [
-    ('v1.30.8+k3s1', 'v1.31.4+k3s1', True), ('v1.31.4+k3s1', 'v1.30.8+k3s1', False), ('v1.31.4+k3s1', 'v1.31.4+k3s2', True),
-    ('v1.31.4+k3s1', 'v1.31.4+k3s1', False), ('v1.9.0+k3s1', 'v1.10.0+k3s1', True), ('v1.31.4-rc1+k3s1', 'v1.31.4+k3s1', True),
-    ('v1.31.4+k3s1', 'v1.31.4-rc1+k3s1', False), ('v1.31.4-rc2+k3s1', 'v1.31.4-rc10+k3s1', True), ('v1.31.4+k3s9', 'v1.31.4+k3s10', True),
-    ('v1.31.4', 'v1.31.5', False), ('', 'v1.31.4+k3s1', False), ('v1.31.4+k3s1', '', False), (None, None, False), ('v1.31.4+k3s1', 'dev', False)])
+    ('v1.30.8+k3s1', 'v1.31.4+k3s1', True), ('v1.31.4+k3s1', 'v1.30.8+k3s1', False),
+    ('v1.31.4+k3s1', 'v1.31.4+k3s2', True),
+    ('v1.31.4+k3s1', 'v1.31.4+k3s1', False), ('v1.9.0+k3s1', 'v1.10.0+k3s1', True),
+    ('v1.31.4-rc1+k3s1', 'v1.31.4+k3s1', True),
+    ('v1.31.4+k3s1', 'v1.31.4-rc1+k3s1', False), ('v1.31.4-rc2+k3s1', 'v1.31.4-rc10+k3s1', True),
+    ('v1.31.4+k3s9', 'v1.31.4+k3s10', True),
+    ('v1.31.4', 'v1.31.5', False), ('', 'v1.31.4+k3s1', False), ('v1.31.4+k3s1', '', False), (None, None, False),
+    ('v1.31.4+k3s1', 'dev', False)])
 def test_a_release_is_older_than_another(version, other, older):
     assert copy.is_older(version, other) is older
 
 
 @pytest.mark.parametrize(('mode', 'digits'), [
-    (0o755, '0755'), (0o4755, '4755'), (0, '0000'), ('755', '0755'), ('0755', '0755'), ('00755', '0755'), ('04755', '4755'), (' 0755\n', '0755'),
-    ('u=rwx,go=rx', None), ('preserve', None), ('', None), ('0o755', None), ('0888', None), ('100755', None), ('77777', None), (None, None), (True, None),
+    (0o755, '0755'), (0o4755, '4755'), (0, '0000'), ('755', '0755'), ('0755', '0755'), ('00755', '0755'),
+    ('04755', '4755'), (' 0755\n', '0755'),
+    ('u=rwx,go=rx', None), ('preserve', None), ('', None), ('0o755', None), ('0888', None), ('100755', None),
+    ('77777', None), (None, None), (True, None),
     (-1, None), (0o100755, None), (7.5, None), (['0755'], None)])
 def test_a_mode_in_octal_digits_is_for_the_short_path_and_any_other_is_not(mode, digits):
     assert copy.octal_mode(mode) == digits
@@ -164,14 +197,17 @@ def test_a_mode_in_octal_digits_is_for_the_short_path_and_any_other_is_not(mode,
 # --- what a node says
 
 
-@pytest.mark.parametrize(('text', 'value'), [('0', 0), ('42', 42), ('9' * 18, 10 ** 18 - 1), ('9' * 19, None), ('9' * 5000, None), ('', None), (None, None),
-                                             ('-1', None), ('1e3', None), ('\u0663', None), ('1 ', None), ('1\n', None)])
+@pytest.mark.parametrize(('text', 'value'), [('0', 0), ('42', 42), ('9' * 18, 10 ** 18 - 1), ('9' * 19, None),
+                                             ('9' * 5000, None), ('', None), (None, None),
+                                             ('-1', None), ('1e3', None), ('\u0663', None),
+                                             ('1 ', None), ('1\n', None)])
 def test_a_number_of_a_node_has_18_digits_at_most(text, value):
     assert copy.number(text) == value
 
 
 @pytest.mark.parametrize(('text', 'shown'), [
-    ('plain text, \u00fcber, \u6f22\u5b57', 'plain text, \u00fcber, \u6f22\u5b57'), ('a\nb\rc\td', 'a\\nb\\rc\\td'), ('\x1b[2J\x07', '\\x1b[2J\\x07'),
+    ('plain text, \u00fcber, \u6f22\u5b57', 'plain text, \u00fcber, \u6f22\u5b57'), ('a\nb\rc\td', 'a\\nb\\rc\\td'),
+    ('\x1b[2J\x07', '\\x1b[2J\\x07'),
     ('\x85\x9b', '\\x85\\x9b'), ('\udcff', '\\udcff'), ('x' * 300, 'x' * 300),
     ('{{ a }} {% b %} {# c #} {{{ d', '{ { a }} { % b %} { # c #} { { { d')])
 def test_what_a_node_says_is_shown_as_text(text, shown):
@@ -192,19 +228,25 @@ def test_any_text_of_a_node_becomes_one_short_line(text):
 
 
 def test_answers_are_read_from_among_whatever_else_a_login_prints():
-    text = 'Welcome to wmachine=nowhere!\nWORDmachine=aarch64\r\nlast login: never\nWORDreason=a = b\nWORDempty=\nwordmachine=no\nWORDpart=1\nWORDpart=2\nWORDend=yes\n'
-    assert copy.answers(text, 'WORD') == {'machine': ['aarch64'], 'reason': ['a = b'], 'empty': [''], 'part': ['1', '2'], 'end': ['yes']}
+    text = ('Welcome to wmachine=nowhere!\nWORDmachine=aarch64\r\nlast login: never\nWORDreason=a = b\nWORDempty=\n'
+            'wordmachine=no\nWORDpart=1\nWORDpart=2\nWORDend=yes\n')
+    assert copy.answers(text, 'WORD') == {'machine': ['aarch64'], 'reason': ['a = b'], 'empty': [''],
+                                          'part': ['1', '2'], 'end': ['yes']}
 
 
 @pytest.mark.parametrize(('found', 'status'), [
-    (('755', '0', '0', 'root', 'root', '12'), {'mode': '0755', 'uid': 0, 'gid': 0, 'owner': 'root', 'group': 'root', 'size': 12}),
-    (('4755', '1000', '100', 'me', 'users', '0'), {'mode': '4755', 'uid': 1000, 'gid': 100, 'owner': 'me', 'group': 'users', 'size': 0}),
+    (('755', '0', '0', 'root', 'root', '12'),
+     {'mode': '0755', 'uid': 0, 'gid': 0, 'owner': 'root', 'group': 'root', 'size': 12}),
+    (('4755', '1000', '100', 'me', 'users', '0'),
+     {'mode': '4755', 'uid': 1000, 'gid': 100, 'owner': 'me', 'group': 'users', 'size': 0}),
     (('755', '5', '6', 'domain users', 'the group of all', '1'),
      {'mode': '0755', 'uid': 5, 'gid': 6, 'owner': 'domain users', 'group': 'the group of all', 'size': 1}),
-    (('755', '9' * 5000, '0', 'root', 'root', '12'), {}), (('888', '0', '0', 'root', 'root', '12'), {}), (('755', '', '0', 'root', 'root', '12'), {}),
+    (('755', '9' * 5000, '0', 'root', 'root', '12'), {}), (('888', '0', '0', 'root', 'root', '12'), {}),
+    (('755', '', '0', 'root', 'root', '12'), {}),
     (('', '', '', '', '', ''), {})])
 def test_the_status_of_a_file_is_whole_or_is_none(found, status):
-    assert copy.parse_status({key: [value] for key, value in zip(('mode', 'uid', 'gid', 'owner', 'group', 'size'), found)}) == status
+    assert copy.parse_status({key: [value]
+                              for key, value in zip(('mode', 'uid', 'gid', 'owner', 'group', 'size'), found)}) == status
 
 
 def parse(found):
@@ -212,28 +254,36 @@ def parse(found):
 
 
 def test_a_node_is_read_from_its_answers():
-    node = parse({'machine': ['aarch64'], 'user': ['0 root'], 'kind': ['file'], 'mode': ['600'], 'uid': ['1'], 'gid': ['2'], 'owner': ['a b'], 'group': ['c'],
-                  'size': ['3'], 'head': [support.elf('arm').hex()[:128]], 'sha256': [DIGEST], 'version': ['k3s version v1.30.8+k3s1 (abc) go1.22'],
-                  'folder': ['yes'], 'writable': ['yes'], 'free': ['/dev/vda1 100000 40000 60000 40% /'], 'reclaim': ['7', '9' * 5000, '3'],
-                  'part': [f'up 12 131072 {DIGEST} {OTHER_DIGEST}', f'dir 13 65536 {DIGEST} {OTHER_DIGEST}', f'dir 1 2 {DIGEST} {DIGEST}', 'dir 1 x'], 'end': ['yes']})
+    node = parse({'machine': ['aarch64'], 'user': ['0 root'], 'kind': ['file'], 'mode': ['600'], 'uid': ['1'],
+                  'gid': ['2'], 'owner': ['a b'], 'group': ['c'],
+                  'size': ['3'], 'head': [support.elf('arm').hex()[:128]], 'sha256': [DIGEST],
+                  'version': ['k3s version v1.30.8+k3s1 (abc) go1.22'],
+                  'folder': ['yes'], 'writable': ['yes'], 'free': ['/dev/vda1 100000 40000 60000 40% /'],
+                  'reclaim': ['7', '9' * 5000, '3'],
+                  'part': [f'up 12 131072 {DIGEST} {OTHER_DIGEST}', f'dir 13 65536 {DIGEST} {OTHER_DIGEST}',
+                           f'dir 1 2 {DIGEST} {DIGEST}', 'dir 1 x'], 'end': ['yes']})
     assert (node.machine, node.arch, node.user, node.is_root, node.kind) == ('aarch64', 'arm64', 'root', True, 'file')
     assert node.status == {'mode': '0600', 'uid': 1, 'gid': 2, 'owner': 'a b', 'group': 'c', 'size': 3}
-    assert (node.sha256, node.holds, node.version, node.folder, node.writable, node.fixed) == (DIGEST, 'arm', 'v1.30.8+k3s1', True, True, False)
+    assert (node.sha256, node.holds, node.version, node.folder, node.writable,
+            node.fixed) == (DIGEST, 'arm', 'v1.30.8+k3s1', True, True, False)
     assert node.free == 60000 * 1024 + 10
     assert node.partial(OTHER_DIGEST) == copy.Partial('up', '12', 131072, DIGEST, OTHER_DIGEST)
     assert (node.partial(DIGEST).length, node.partial('0' * 64)) == (2, None)
 
 
 @pytest.mark.parametrize(('free', 'bytes_'), [
-    ('/dev/a 9 4 5 45% /', 5 * 1024), ('a file system with spaces 10 3 7 30% /mnt/a 5 6 7 8%', 7 * 1024), ('- 0 0 0 - /proc', None),
+    ('/dev/a 9 4 5 45% /', 5 * 1024), ('a file system with spaces 10 3 7 30% /mnt/a 5 6 7 8%', 7 * 1024),
+    ('- 0 0 0 - /proc', None),
     ('df: no such file', None), ('/dev/a 1 1 -5 100% /', None), (f'/dev/a 1 1 {"9" * 5000} 1% /', None)])
 def test_the_room_of_a_node(free, bytes_):
     assert parse({'free': [free]}).free == bytes_
 
 
-KEYS = ['machine', 'user', 'kind', 'mode', 'uid', 'gid', 'owner', 'group', 'size', 'head', 'sha256', 'version', 'folder', 'writable', 'fixed', 'blocked', 'free',
+KEYS = ['machine', 'user', 'kind', 'mode', 'uid', 'gid', 'owner', 'group', 'size', 'head', 'sha256', 'version',
+        'folder', 'writable', 'fixed', 'blocked', 'free',
         'reclaim', 'part', 'end']
-SAID = st.text() | st.sampled_from(['9' * 5000, 'file', '755', '0', f'dir 1 2 {DIGEST} {DIGEST}', f'up {"9" * 5000} 2 {DIGEST} {DIGEST}', '7f454c4', '{{ 1 }}'])
+SAID = st.text() | st.sampled_from(['9' * 5000, 'file', '755', '0', f'dir 1 2 {DIGEST} {DIGEST}',
+                                    f'up {"9" * 5000} 2 {DIGEST} {DIGEST}', '7f454c4', '{{ 1 }}'])
 
 
 @given(st.lists(st.tuples(st.sampled_from(KEYS), SAID)))
@@ -246,7 +296,8 @@ def test_a_node_that_answers_anything_is_still_a_node_and_a_plan_for_it_a_plan(s
     texts = [node.machine, node.user, node.kind, node.version, node.blocked, *map(str, node.status.values())]
     assert all(is_harmless(text) and len(text) <= copy.LONGEST_ANSWER + 3 for text in texts)
     assert node.free is None or node.free >= 0
-    assert all(partial.place in ('up', 'dir') and partial.pid.isdigit() and partial.length >= 0 for partial in node.partials)
+    assert all(partial.place in ('up', 'dir') and partial.pid.isdigit() and partial.length >= 0
+               for partial in node.partials)
     assert node.status == {} or {type(node.status[key]) for key in ('uid', 'gid', 'size')} == {int}
     planned = copy.plan(job(), node)
     assert planned.refusal is None or is_harmless(planned.refusal)
@@ -262,23 +313,27 @@ def test_what_a_failing_command_says_is_one_short_line(stdout, stderr, status):
 
 # --- the way through a login shell
 
-POSIX_SHELLS = [words for words in (['dash'], ['bash', '--posix'], ['busybox', 'sh'], ['mksh'], ['posh'], ['zsh', '--emulate', 'sh'], ['ksh'])
+POSIX_SHELLS = [words for words in (['dash'], ['bash', '--posix'], ['busybox', 'sh'], ['mksh'], ['posh'],
+                                    ['zsh', '--emulate', 'sh'], ['ksh'])
                 if shutil.which(words[0])]
 LOGIN_SHELLS = [*POSIX_SHELLS, *([words] for words in ('tcsh', 'fish', 'zsh', 'csh', 'yash') if shutil.which(words))]
 by_shell = pytest.mark.parametrize('shell', POSIX_SHELLS, ids=' '.join)
 by_login_shell = pytest.mark.parametrize('login', LOGIN_SHELLS, ids=' '.join)
 
-HARMFUL = ["'; touch x; '", '$(id) `id` "\n', '!! !x \\! \\\\ \\n %s %b \\0101', "it's\n\ttabs\r", '~ * ? [a] {a,b} #c & | ; < >', '\u00fc\u6f22\u5b57', "'''", '\\', '-n', '%', '$x ${x}', '']
+HARMFUL = ["'; touch x; '", '$(id) `id` "\n', '!! !x \\! \\\\ \\n %s %b \\0101', "it's\n\ttabs\r",
+           '~ * ? [a] {a,b} #c & | ; < >', '\u00fc\u6f22\u5b57', "'''", '\\', '-n', '%', '$x ${x}', '']
 
 
 @by_login_shell
 def test_a_program_and_its_values_reach_sh_through_a_login_shell_as_they_are(login, tmp_path):
     """As ansible-core does it: /bin/sh -c with the command quoted, given to the login shell as one line."""
     values = {f'value_{number}': value for number, value in enumerate(HARMFUL)}
-    program = copy.shell_program(''.join(f'printf "%s|" "${name}"\n' for name in values) + 'printf "%s" \'a\\nb\'\n', **values)
+    program = copy.shell_program(''.join(f'printf "%s|" "${name}"\n' for name in values) + 'printf "%s" \'a\\nb\'\n',
+                                 **values)
     command = copy.shell_command(program)
     assert '\n' not in command
-    done = subprocess.run([*login, '-c', '/bin/sh -c ' + shlex.quote(command)], stdout=subprocess.PIPE, check=True, cwd=tmp_path)
+    done = subprocess.run([*login, '-c', '/bin/sh -c ' + shlex.quote(command)], stdout=subprocess.PIPE,
+                          check=True, cwd=tmp_path)
     assert done.stdout.decode() == ''.join(value + '|' for value in HARMFUL) + 'a\\nb'
     assert not list(tmp_path.iterdir())
 
@@ -286,11 +341,13 @@ def test_a_program_and_its_values_reach_sh_through_a_login_shell_as_they_are(log
 @by_shell
 def test_every_shell_understands_every_verb(shell):
     for script in (copy.LOOK, copy.RECEIVE, copy.INSTALL_ONLY, copy.RECEIVE_AND_INSTALL):
-        done = subprocess.run([*shell, '-n'], input=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run([*shell, '-n'], input=script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, check=False)
         assert done.returncode == 0, done.stdout
 
 
-@given(st.dictionaries(st.from_regex(r'[a-z]{1,8}', fullmatch=True), st.text(st.characters(blacklist_characters='\0', blacklist_categories=['Cs'])), max_size=3))
+@given(st.dictionaries(st.from_regex(r'[a-z]{1,8}', fullmatch=True),
+                       st.text(st.characters(blacklist_characters='\0', blacklist_categories=['Cs'])), max_size=3))
 @settings(deadline=None)
 @example({'value': "'; touch /tmp/x; '"})
 @example({'value': '$(id) `id` "\n'})
@@ -305,19 +362,26 @@ def test_any_values_reach_a_program_as_they_are(values):
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
-    (None, []), ('', []), ('-v host', [(None, '-v'), (None, 'host')]), ('-o Port=22', [('port', 'Port=22')]), ('-oPort=22', [('port', 'Port=22')]),
-    ('-o "Port 22"', [('port', 'Port 22')]), ('-o', [('', '')]), ('-S /x', [(None, '-S'), ('', '/x')]), ('-F', [(None, '-F'), ('', '')]),
+    (None, []), ('', []), ('-v host', [(None, '-v'), (None, 'host')]), ('-o Port=22', [('port', 'Port=22')]),
+    ('-oPort=22', [('port', 'Port=22')]),
+    ('-o "Port 22"', [('port', 'Port 22')]), ('-o', [('', '')]), ('-S /x', [(None, '-S'), ('', '/x')]),
+    ('-F', [(None, '-F'), ('', '')]),
     ('-F -C', [(None, '-F'), ('', '-C')]), ('-J a@b -p 2', [(None, '-J'), ('', 'a@b'), (None, '-p'), ('', '2')])])
 def test_the_words_of_ssh_arguments(arguments, words):
     assert list(copy.ssh_words(arguments)) == words
 
 
 @pytest.mark.parametrize(('arguments', 'chosen'), [
-    (None, False), ('', False), ('-C -o ControlMaster=auto -o ControlPersist=60s', False), ('-o ControlMaster=AUTO', False), ('-o "ControlMaster auto"', False),
-    ('-o ControlMaster=no', True), ('-o ControlMaster=autoask', True), ('-o ControlMaster=yes', True), ('-o ControlPath=none', True),
-    ('-oControlPath=/tmp/x', True), ('-o controlpath=/tmp/x', True), ('-S /tmp/x', True), ('-S/tmp/x', True), ('-S none', True), ('-L 1:a:2', True),
-    ('-R 1:a:2', True), ('-D1080', True), ('-w 0:0', True), ('-o RemoteForward="1 a:2"', True), ('-o ExitOnForwardFailure=yes', True),
-    ('-F /etc/ssh/other', False), ('-i /keys/-S', False), ('-i -S', False), ('-J -L', False), ('-o ProxyCommand="ssh -S /x -W %h:%p jump"', False),
+    (None, False), ('', False), ('-C -o ControlMaster=auto -o ControlPersist=60s', False),
+    ('-o ControlMaster=AUTO', False), ('-o "ControlMaster auto"', False),
+    ('-o ControlMaster=no', True), ('-o ControlMaster=autoask', True), ('-o ControlMaster=yes', True),
+    ('-o ControlPath=none', True),
+    ('-oControlPath=/tmp/x', True), ('-o controlpath=/tmp/x', True), ('-S /tmp/x', True), ('-S/tmp/x', True),
+    ('-S none', True), ('-L 1:a:2', True),
+    ('-R 1:a:2', True), ('-D1080', True), ('-w 0:0', True), ('-o RemoteForward="1 a:2"', True),
+    ('-o ExitOnForwardFailure=yes', True),
+    ('-F /etc/ssh/other', False), ('-i /keys/-S', False), ('-i -S', False), ('-J -L', False),
+    ('-o ProxyCommand="ssh -S /x -W %h:%p jump"', False),
     ('-o ServerAliveInterval=5 -p 22', False)])
 def test_who_chooses_a_connection_says_so_in_the_arguments(arguments, chosen):
     assert copy.chooses_connection(arguments) is chosen
@@ -336,16 +400,21 @@ def test_who_chooses_a_connection_says_so_in_the_arguments(arguments, chosen):
     ('-qC -i /keys/C', '-q -i /keys/C', '-q -i /keys/C'),
     ('-i -C', '-i -C', '-i -C'),
     ('-F -oCompression=yes', '-F -oCompression=yes', '-F -oCompression=yes'),
-    ('-o ProxyJump=C -o ServerAliveInterval=5', '-o ProxyJump=C -o ServerAliveInterval=5', '-o ProxyJump=C -o ServerAliveInterval=5'),
+    ('-o ProxyJump=C -o ServerAliveInterval=5', '-o ProxyJump=C -o ServerAliveInterval=5',
+     '-o ProxyJump=C -o ServerAliveInterval=5'),
     ('-J jump@C.example -C', '-J jump@C.example', '-J jump@C.example'),
-    ('-o ProxyCommand="ssh -C -W %h:%p jump" -C', "-o 'ProxyCommand=ssh -C -W %h:%p jump'", "-o 'ProxyCommand=ssh -C -W %h:%p jump'"),
-    ('-o controlpath=/tmp/x -o UserKnownHostsFile=/dev/null', '-o UserKnownHostsFile=/dev/null', '-o controlpath=/tmp/x -o UserKnownHostsFile=/dev/null'),
+    ('-o ProxyCommand="ssh -C -W %h:%p jump" -C', "-o 'ProxyCommand=ssh -C -W %h:%p jump'",
+     "-o 'ProxyCommand=ssh -C -W %h:%p jump'"),
+    ('-o controlpath=/tmp/x -o UserKnownHostsFile=/dev/null', '-o UserKnownHostsFile=/dev/null',
+     '-o controlpath=/tmp/x -o UserKnownHostsFile=/dev/null'),
 ])
-def test_ssh_arguments_lose_compression_and_for_an_own_connection_the_shared_one_and_nothing_else(arguments, own, shared):
+def test_ssh_arguments_lose_compression_and_for_an_own_connection_the_shared_one_and_nothing_else(arguments, own,
+                                                                                                  shared):
     assert (copy.without_compression(arguments, True), copy.without_compression(arguments, False)) == (own, shared)
 
 
-WORDS = st.lists(st.sampled_from(['-o', '-C', '-4C', '-v', '-oPort=22', 'ProxyJump=a', 'Compression=yes', 'ControlMaster=auto', '-F', '-S', '-M', '-i', "it's",
+WORDS = st.lists(st.sampled_from(['-o', '-C', '-4C', '-v', '-oPort=22', 'ProxyJump=a', 'Compression=yes',
+                                  'ControlMaster=auto', '-F', '-S', '-M', '-i', "it's",
                                   'a b', '']))
 
 
@@ -367,10 +436,13 @@ def fixture_connection():
 
 
 @pytest.mark.parametrize(('options', 'own'), [
-    ({}, True), ({'ssh_args': '-C -o ControlMaster=auto -o ControlPersist=60s'}, True), ({'ssh_common_args': '-J jump'}, True), ({'control_path': '/tmp/%h'}, False),
-    ({'ssh_args': '-o ControlPath=/tmp/x -C'}, False), ({'ssh_extra_args': '-S none'}, False), ({'ssh_common_args': '-R 1:a:2'}, False),
+    ({}, True), ({'ssh_args': '-C -o ControlMaster=auto -o ControlPersist=60s'}, True),
+    ({'ssh_common_args': '-J jump'}, True), ({'control_path': '/tmp/%h'}, False),
+    ({'ssh_args': '-o ControlPath=/tmp/x -C'}, False), ({'ssh_extra_args': '-S none'}, False),
+    ({'ssh_common_args': '-R 1:a:2'}, False),
     ({'ssh_extra_args': '-o ControlMaster=no'}, False)])
-def test_for_one_call_a_connection_is_its_own_unless_the_user_chose_one_and_afterwards_it_is_as_it_was(connection, options, own):
+def test_for_one_call_a_connection_is_its_own_unless_the_user_chose_one_and_afterwards_it_is_as_it_was(connection,
+                                                                                                       options, own):
     for name, value in options.items():
         connection.set_option(name, value)
     names = ('ssh_args', 'ssh_common_args', 'ssh_extra_args', 'reconnection_retries', 'control_path')
@@ -384,7 +456,8 @@ def test_for_one_call_a_connection_is_its_own_unless_the_user_chose_one_and_afte
         args = connection.get_option('ssh_args')
         assert connection._send_initial_data is send and connection.get_option('reconnection_retries') == 0
         assert '-C' not in shlex.split(args or '')
-        assert ('-o ControlPath=none' in args, '-o ControlMaster=no' in args, 'ClearAllForwardings=yes' in args) == (own, own, own)
+        assert ('-o ControlPath=none' in args, '-o ControlMaster=no' in args,
+                'ClearAllForwardings=yes' in args) == (own, own, own)
         raise KeyboardInterrupt
     assert {name: connection.get_option(name) for name in names} == before
     assert connection._send_initial_data == method and '_send_initial_data' not in vars(connection)
@@ -505,7 +578,8 @@ def test_a_file_that_cannot_be_read_any_more_ends_the_transfer_with_a_sentence(s
     cat = started('cat', stdout=subprocess.DEVNULL)
     with pytest.raises(copy.StagingError) as caught:
         stream('/proc/self/mem', cat, size=1000)
-    assert caught.value.message == f'/proc/self/mem cannot be read any more: {os.strerror(errno.EIO)}. Nothing was put in place.'
+    assert (caught.value.message
+            == f'/proc/self/mem cannot be read any more: {os.strerror(errno.EIO)}. Nothing was put in place.')
     assert cat.wait(10) == -signal.SIGKILL
 
 
@@ -528,7 +602,8 @@ def test_what_ends_the_task_ends_the_transfer(tmp_path, started):
     assert sleep.wait(10) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(('there', 'start'), [(b'', 0), (b'abc', 3), (b'abcdef', 6), (b'abX', 0), (b'abcdefg', 0), (None, 0)])
+@pytest.mark.parametrize(('there', 'start'),
+                         [(b'', 0), (b'abc', 3), (b'abcdef', 6), (b'abX', 0), (b'abcdefg', 0), (None, 0)])
 def test_a_partial_file_is_continued_where_it_ends_if_it_is_the_beginning(there, start):
     partial = None if there is None else copy.Partial('dir', '1', len(there), hashlib.sha256(there).hexdigest(), DIGEST)
     assert copy.resume_at(io.BytesIO(b'abcdef'), 'k3s', partial) == start
@@ -560,8 +635,10 @@ def test_progress_is_for_a_person_on_standard_error_and_only_if_it_lasts(monkeyp
 
 
 @pytest.mark.parametrize(('callback', 'one_line', 'people'), [
-    ('default', False, True), ('ansible.builtin.default', None, True), ('community.general.yaml', False, True), ('json', False, False),
-    ('ansible.posix.json', False, False), ('ansible.posix.jsonl', False, False), ('oneline', False, False), ('default', True, False)])
+    ('default', False, True), ('ansible.builtin.default', None, True), ('community.general.yaml', False, True),
+    ('json', False, False),
+    ('ansible.posix.json', False, False), ('ansible.posix.jsonl', False, False), ('oneline', False, False),
+    ('default', True, False)])
 def test_progress_is_not_printed_where_a_program_reads(monkeypatch, callback, one_line, people):
     monkeypatch.setattr(C, 'DEFAULT_STDOUT_CALLBACK', callback)
     monkeypatch.setattr(context, 'CLIARGS', ImmutableDict({} if one_line is None else {'one_line': one_line}))
@@ -606,22 +683,19 @@ class Place:
         """Start a program as ansible-core does."""
         text = copy.shell_command(copy.shell_program(program, block=copy.BLOCK, age=copy.STALE, limit=limit))
         environment = {**os.environ, 'PATH': f'{self.programs}:{os.environ["PATH"]}'}
-        return subprocess.Popen([*self.shell, '-c', text], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return subprocess.Popen([*self.shell, '-c', text], env=environment, stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def run(self, program, data=b'', **limits):
         """Run a program with *data* as its input, which stays open until the program ends; return what it answered."""
         process = self.start(program, **limits)
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.write(data)
             process.stdin.flush()
-        except BrokenPipeError:
-            pass
         out = process.stdout.read()
         process.wait(10)
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass
         return copy.answers(out.decode('utf-8', 'replace'), WORD)
 
     def look(self, wanted=None):
@@ -640,7 +714,8 @@ class Place:
 
     def part(self, content, pid=2 ** 22 + 5, digest=None, age=0, folder=None, base='k3s'):
         """Leave a partial file of the process *pid*, which is none unless it is told; return its path."""
-        path = (folder or self.bin) / f'.k3s-artifact.{base}.{digest or hashlib.sha256(self.content).hexdigest()}.{pid}.part'
+        path = (folder
+                or self.bin) / f'.k3s-artifact.{base}.{digest or hashlib.sha256(self.content).hexdigest()}.{pid}.part'
         path.write_bytes(content)
         path.chmod(0o600)
         os.utime(path, (time.time() - age,) * 2)
@@ -656,18 +731,22 @@ def fixture_place(tmp_path, request):
 
 
 def test_look_says_what_is_at_the_destination(place):
-    assert (place.look().kind, place.look().status, place.look().folder, place.look().writable) == ('absent', {}, True, True)
+    assert (place.look().kind, place.look().status, place.look().folder,
+            place.look().writable) == ('absent', {}, True, True)
     place.dest.write_bytes(place.content)
     place.dest.chmod(0o751)
     node = place.look()
-    assert (node.machine, node.arch, node.kind, node.sha256, node.holds) == (MACHINE, NATIVE, 'file', hashlib.sha256(place.content).hexdigest(), NATIVE)
-    assert node.status == {'mode': '0751', 'uid': os.getuid(), 'gid': os.getgid(), 'owner': node.user, 'group': place.dest.group(), 'size': len(place.content)}
+    assert (node.machine, node.arch, node.kind, node.sha256,
+            node.holds) == (MACHINE, NATIVE, 'file', hashlib.sha256(place.content).hexdigest(), NATIVE)
+    assert node.status == {'mode': '0751', 'uid': os.getuid(), 'gid': os.getgid(), 'owner': node.user,
+                           'group': place.dest.group(), 'size': len(place.content)}
     assert node.version == '' and node.is_root == (os.getuid() == 0) and node.free > 10 ** 6
     assert not place.beside()
 
 
 @pytest.mark.parametrize(('make', 'kind'), [
-    (lambda path: path.mkdir(), 'directory'), (os.mkfifo, 'other'), (lambda path: path.symlink_to('nowhere'), 'link'), (lambda path: path.symlink_to('.'), 'directory')])
+    (lambda path: path.mkdir(), 'directory'), (os.mkfifo, 'other'), (lambda path: path.symlink_to('nowhere'), 'link'),
+    (lambda path: path.symlink_to('.'), 'directory')])
 def test_look_does_not_stop_at_what_is_no_file(place, make, kind):
     make(place.dest)
     assert place.look().kind == kind
@@ -717,9 +796,11 @@ def test_every_length_arrives_whole(place, length):
 
 
 @pytest.mark.parametrize('living', [False, True], ids=['of a dead process', 'of a living process'])
-@pytest.mark.parametrize('length', [copy.BLOCK, 2 * copy.BLOCK + 7, 300_000], ids=['a block', 'more than blocks', 'the whole file'])
+@pytest.mark.parametrize('length', [copy.BLOCK, 2 * copy.BLOCK + 7, 300_000],
+                         ids=['a block', 'more than blocks', 'the whole file'])
 def test_what_an_earlier_run_left_is_taken_over_and_continued(place, living, length, started):
-    """A living process keeps its own file, which is another one from then on: it can write to it and disturbs nothing."""
+    """A living process keeps its own file, which is another one from then on: it can write to it and disturbs
+    nothing."""
     place.content = os.urandom(300_000)
     writer = started('sleep', '60').pid if living else 2 ** 22 + 5
     left = place.part(place.content[:length], pid=writer)
@@ -767,14 +848,17 @@ def test_a_partial_file_that_is_none_is_not_continued_and_does_no_harm(place, wh
 
 
 def test_stale_partial_files_are_swept_counted_as_room_and_others_left(place, started):
-    """Of another digest: those of nobody. Of another name: those of yesterday. What is not ours, or written to by a process that lives, stays."""
+    """Of another digest: those of nobody. Of another name: those of yesterday. What is not ours, or written to by a
+    process that lives, stays."""
     living = started('sleep', '60').pid
-    swept = [place.part(b'x' * 10000, digest='1' * 64), place.part(b'x' * 10000, digest='2' * 64, base='other', age=2 * 86400),
+    swept = [place.part(b'x' * 10000, digest='1' * 64),
+             place.part(b'x' * 10000, digest='2' * 64, base='other', age=2 * 86400),
              place.part(b'x' * 10000, age=2 * 86400)]
     kept = [place.part(b'x', digest='3' * 64, pid=living), place.part(b'x', digest='4' * 64, base='other')]
     (place.bin / 'not-ours.part').write_text('keep')
     (place.bin / '.k3s-artifact.k3s.d').mkdir()
-    place.program('df', 'echo "Filesystem 1024-blocks Used Available Capacity Mounted on"; echo "/dev/x 100 100 0 100% /"')
+    place.program('df', 'echo "Filesystem 1024-blocks Used Available Capacity Mounted on"; echo '
+                  '"/dev/x 100 100 0 100% /"')
     assert place.look().free == 30000
     assert place.install()['end'] == ['yes']
     assert place.beside() == sorted(['not-ours.part', '.k3s-artifact.k3s.d', *(path.name for path in kept)])
@@ -818,13 +902,15 @@ def test_an_images_folder_on_another_file_system_has_its_partial_file_there(plac
         answer = place.install(wanted)
         assert answer['end'] == ['yes'] and answer['part'][0].startswith('dir ')
         assert (disk / 'a.tar').read_bytes() == place.content
-        assert [path.name for path in disk.iterdir()] == ['a.tar'] and [path.name for path in (place.bin.parent / 'agent').iterdir()] == ['images']
+        assert [path.name for path in disk.iterdir()] == ['a.tar']
+        assert [path.name for path in (place.bin.parent / 'agent').iterdir()] == ['images']
     finally:
         shutil.rmtree(disk)
 
 
 def refused(place, kind, reason='', kept=b'old', **values):
-    """Install over an old file, for which *kind* is what it is refused for; nothing may have changed. Return the answers."""
+    """Install over an old file, for which *kind* is what it is refused for; nothing may have changed. Return the
+    answers."""
     place.dest.write_bytes(b'old')
     answer = place.install(**values)
     assert answer.get('failed') == [kind], answer
@@ -857,7 +943,8 @@ def test_what_the_kernel_does_not_run_is_not_run_as_a_script(place, tmp_path, mo
 
 
 ENDLESS = {
-    'sleeps': 'sleep 600', 'ignores what ends it': "trap '' TERM HUP INT PIPE; while :; do sleep 600; done", 'prints for ever': 'yes',
+    'sleeps': 'sleep 600', 'ignores what ends it': "trap '' TERM HUP INT PIPE; while :; do sleep 600; done",
+    'prints for ever': 'yes',
     'leaves a child behind': 'sleep 600 & echo k3s version v1; exit 1', 'has children': 'sleep 600 & sleep 601 & wait',
     'in a loop of its own': 'while :; do :; done'}
 
@@ -880,7 +967,8 @@ def test_a_trial_run_ends_in_time_with_its_children_and_nothing_is_installed(pla
     monkeypatch.setenv(*marker.split('='))
     place.content = b'#!/bin/bash\n' + ENDLESS[what].encode() + b'\n'
     began = time.monotonic()
-    refused(place, 'run', {'leaves a child behind': 'exit status 1', 'prints for ever': ''}.get(what, 'it did not end within 1 seconds'), limit=1)
+    refused(place, 'run', {'leaves a child behind': 'exit status 1',
+                           'prints for ever': ''}.get(what, 'it did not end within 1 seconds'), limit=1)
     assert time.monotonic() - began < 15
     assert place.beside() == []
     end = time.monotonic() + 10
@@ -911,7 +999,8 @@ def test_a_restorecon_that_never_ends_does_not_hold_the_run(place):
 
 
 @pytest.mark.parametrize('broken', [
-    {'openssl': 'exit 1'}, {'openssl': 'echo 0000 *stdin'}, {'openssl': 'cat >/dev/null; echo %s' % ('0' * 64)}, {'openssl': 'exit 1', 'python3': 'exit 1'},
+    {'openssl': 'exit 1'}, {'openssl': 'echo 0000 *stdin'}, {'openssl': 'cat >/dev/null; echo %s' % ('0' * 64)},
+    {'openssl': 'exit 1', 'python3': 'exit 1'},
     {'openssl': 'echo', 'python3': 'echo ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'}])
 def test_a_broken_digest_program_is_passed_over(place, broken):
     for name, text in broken.items():
@@ -929,7 +1018,8 @@ def test_without_any_digest_program_that_works_nothing_is_installed(place):
 
 def test_what_cannot_be_written_says_why_and_is_kept_for_the_next_run(place):
     place.content = os.urandom(200_000)
-    place.program('dd', 'case $* in *of=*) head -c 65536 | $real "$@"; echo "No space left on device" >&2; exit 1 ;; *) exec $real "$@" ;; esac')
+    place.program('dd', 'case $* in *of=*) head -c 65536 | $real "$@"; echo "No space left on device" >&2; exit 1 ;; '
+                  '*) exec $real "$@" ;; esac')
     refused(place, 'write', 'No space left', wanted=place.job(trial=False))
     [name] = place.beside()
     path = place.bin / name
@@ -949,7 +1039,8 @@ def test_when_the_input_ends_nothing_is_put_in_place(place, moment):
     process.stdin.close()
     answer = copy.answers(process.stdout.read().decode(), WORD)
     process.wait(10)
-    assert answer['failed'] == ['short' if moment == 'in the middle of the transfer' else 'ended'] and 'end' not in answer, answer
+    assert answer['failed'] == ['short' if moment == 'in the middle of the transfer'
+                                else 'ended'] and 'end' not in answer, answer
     time.sleep(1.5)
     assert place.dest.read_bytes() == b'old'
 
@@ -973,7 +1064,8 @@ def test_what_was_changed_since_it_was_checked_is_not_put_in_place(place):
     [name] = place.beside()
     (place.bin / name).write_bytes(b'#' * len(place.content))
     os.utime(place.bin / name, (1, 1))
-    refused(place, 'gone', wanted=wanted, script=copy.INSTALL_ONLY, only='place', waiting=answer['part'][0], token=answer['token'][0])
+    refused(place, 'gone', wanted=wanted, script=copy.INSTALL_ONLY, only='place', waiting=answer['part'][0],
+            token=answer['token'][0])
 
 
 def test_a_destination_that_has_become_a_directory_stays_one(place):

@@ -66,8 +66,10 @@ def test_an_archive_says_in_its_name_for_whom_it_is(name, expected):
     ([('/d', ['shared.tar', 'i-arm64.tar'])], 'amd64', ['/d/shared.tar']),
     ([('/d', ['shared.tar', 'i-arm64.tar'])], 'arm64', ['/d/i-arm64.tar', '/d/shared.tar']),
     ([('/d/arm64', ['i-arm64.tar', 'own.tar']), ('/d', ['i-arm64.tar.zst', 'shared.tar'])], 'arm64',
-     ['/d/arm64/i-arm64.tar', '/d/arm64/own.tar', '/d/shared.tar']),  # the own folder comes before the better compression
-    ([('/d', ['mine-amd64-arm64.tar', 'k3s-airgap-images-amd64-v1.30.8.tar.zst'])], 'arm64', ['/d/mine-amd64-arm64.tar']),
+     # the own folder comes before the better compression
+     ['/d/arm64/i-arm64.tar', '/d/arm64/own.tar', '/d/shared.tar']),
+    ([('/d', ['mine-amd64-arm64.tar', 'k3s-airgap-images-amd64-v1.30.8.tar.zst'])], 'arm64',
+     ['/d/mine-amd64-arm64.tar']),
     ([('/d', ['k3s', 'sha256sum.txt', '.x-amd64.tar'])], 'amd64', []),
     ([], 'amd64', []),
 ])
@@ -75,9 +77,11 @@ def test_a_host_gets_its_own_and_the_shared_archives_once(places, arch, expected
     assert k3s.choose_archives(places, arch) == expected
 
 
-# --- what is in them ---------------------------------------------------------------------------------------------------
+# --- what is in them
+# ---------------------------------------------------------------------------------------------------
 
-OCI = {'index.json': json.dumps({'manifests': [{'platform': {'os': 'linux', 'architecture': arch}} for arch in ('amd64', 'arm64')]}).encode()}
+OCI = {'index.json': json.dumps({'manifests': [{'platform': {'os': 'linux', 'architecture': arch}}
+                                               for arch in ('amd64', 'arm64')]}).encode()}
 CONFIG = json.dumps({'os': 'linux', 'architecture': 'arm64'}).encode()
 ATTESTATION = json.dumps({'os': 'unknown', 'architecture': 'unknown'}).encode()
 CHART = support.tar([('mychart/Chart.yaml', b'name: mychart'), ('mychart/manifest.json', b'[]')])
@@ -87,14 +91,18 @@ TARS = {
     'docker': (support.image_archive('arm64'), 'images', ('linux/arm64',)),
     'docker for two': (support.image_archive('amd64', 'arm64'), 'images', ('linux/amd64', 'linux/arm64')),
     'oci layout with an index of all and the files of one': (
-        support.tar([('blobs/sha256/aa', CONFIG), ('blobs/sha256/bb', ATTESTATION), *OCI.items(), ('oci-layout', b'{}')]), 'images', ('linux/arm64',)),
+        support.tar([('blobs/sha256/aa', CONFIG), ('blobs/sha256/bb', ATTESTATION), *OCI.items(),
+                     ('oci-layout', b'{}')]), 'images', ('linux/arm64',)),
     'oci layout with an index only': (support.tar(list(OCI.items())), 'images', ('linux/amd64', 'linux/arm64')),
-    'names with a dot': (support.tar([('./x.json', CONFIG), ('./manifest.json', b'[{"Config": "x.json"}]')]), 'images', ('linux/arm64',)),
+    'names with a dot': (support.tar([('./x.json', CONFIG), ('./manifest.json', b'[{"Config": "x.json"}]')]),
+                         'images', ('linux/arm64',)),
     'a configuration that the manifest does not name': (
-        support.tar([('x.json', CONFIG), ('old.json', CONFIG.replace(b'arm64', b's390x')), ('manifest.json', b'[{"Config": "x.json"}]')]),
+        support.tar([('x.json', CONFIG), ('old.json', CONFIG.replace(b'arm64', b's390x')),
+                     ('manifest.json', b'[{"Config": "x.json"}]')]),
         'images', ('linux/arm64',)),
     'a manifest that is no JSON': (support.tar([('manifest.json', b'<html>')]), 'images', ()),
-    'a manifest of other things': (support.tar([('manifest.json', b'[1, {"Config": 7}]'), ('index.json', b'{"manifests": [7, {"platform": 7}]}')]), 'images', ()),
+    'a manifest of other things': (support.tar([('manifest.json', b'[1, {"Config": 7}]'),
+                                                ('index.json', b'{"manifests": [7, {"platform": 7}]}')]), 'images', ()),
     'deep JSON': (support.tar([('x', b'{"a":' * 100_000), ('manifest.json', b'[' * 100_000)]), 'images', ()),
     'chart': (CHART, 'other', ()),
     'zarf': (ZARF, 'other', ()),
@@ -103,7 +111,8 @@ TARS = {
     'cut in a header': (support.image_archive('arm64')[:2000], 'broken', ()),
     'no tar': (b'no tar at all' * 100, 'no tar', ()),
 }
-PACKED = {'.tar': lambda data: data, '.tar.gz': gzip.compress, '.tgz': gzip.compress, '.tar.zst': support.zst, '.tar.bz2': bz2.compress}
+PACKED = {'.tar': lambda data: data, '.tar.gz': gzip.compress, '.tgz': gzip.compress, '.tar.zst': support.zst,
+          '.tar.bz2': bz2.compress}
 
 
 def held(path):
@@ -127,7 +136,8 @@ def test_an_archive_is_what_is_in_it_in_every_compression(tmp_path, name, suffix
 
 
 @pytest.mark.parametrize(('suffix', 'damage'), [
-    (suffix, damage) for damage in (lambda data: data[:len(data) // 2], lambda data: data[:30], lambda data: data[:5], lambda data: data[:20] + b'\xff' * 40 + data[60:])
+    (suffix, damage) for damage in (lambda data: data[:len(data) // 2], lambda data: data[:30], lambda data: data[:5],
+                                    lambda data: data[:20] + b'\xff' * 40 + data[60:])
     for suffix in ('.tar.gz', '.tar.bz2', '.tar.zst')][:-1])  # blocks that are not compressed have no digest
 def test_a_damaged_compression_is_told(tmp_path, suffix, damage):
     path = tmp_path / ('images' + suffix)
@@ -206,8 +216,10 @@ def test_an_archive_is_looked_into_once_per_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('name', 'whole'), [
-    ('i.tar.zst.aa', 'i.tar.zst'), ('i.tar.gz.ab', 'i.tar.gz'), ('i.tar.part1', 'i.tar'), ('i.tgz.001', 'i.tgz'), ('i.tar.zst.part-02', 'i.tar.zst'),
-    ('i.tar.gz', None), ('i.tar.bz2', None), ('i.tar.bz', None), ('i.tar.xz', None), ('i.tar.zst.sha256', None), ('i.tar.zst', None), ('k3s.aa', None),
+    ('i.tar.zst.aa', 'i.tar.zst'), ('i.tar.gz.ab', 'i.tar.gz'), ('i.tar.part1', 'i.tar'), ('i.tgz.001', 'i.tgz'),
+    ('i.tar.zst.part-02', 'i.tar.zst'),
+    ('i.tar.gz', None), ('i.tar.bz2', None), ('i.tar.bz', None), ('i.tar.xz', None), ('i.tar.zst.sha256', None),
+    ('i.tar.zst', None), ('k3s.aa', None),
 ])
 def test_a_part_of_a_split_archive_is_told_by_its_name(name, whole):
     match = k3s.ARCHIVE_PART.fullmatch(name)

@@ -18,11 +18,13 @@ k3s = support.load_plugin('plugins/lookup/k3s_artifact.py')
     ('x86_64', {}, ['amd64/k3s', 'amd64/k3s-amd64', 'x86_64/k3s', 'x86_64/k3s-amd64', 'k3s', 'k3s-amd64']),
     ('aarch64', {}, ['arm64/k3s-arm64', 'arm64/k3s', 'aarch64/k3s-arm64', 'aarch64/k3s', 'k3s-arm64', 'k3s']),
     ('armhf', {}, ['arm/k3s-armhf', 'arm/k3s-arm', 'arm/k3s', 'armhf/k3s-armhf', 'armhf/k3s-arm', 'armhf/k3s',
-                   'armv7l/k3s-armhf', 'armv7l/k3s-arm', 'armv7l/k3s', 'armv8l/k3s-armhf', 'armv8l/k3s-arm', 'armv8l/k3s',
+                   'armv7l/k3s-armhf', 'armv7l/k3s-arm', 'armv7l/k3s', 'armv8l/k3s-armhf',
+                   'armv8l/k3s-arm', 'armv8l/k3s',
                    'k3s-armhf', 'k3s-arm', 'k3s']),
     ('s390x', {}, ['s390x/k3s-s390x', 's390x/k3s', 'k3s-s390x', 'k3s']),
     ('riscv64', {}, ['riscv64/k3s-riscv64', 'riscv64/k3s', 'k3s-riscv64', 'k3s']),
-    ('armv6l', {'armv6l': 'k3s-armv6'}, ['armv6l/k3s-armv6', 'k3s-armv6']),  # a map names one file: nothing is guessed beside it
+    # a map names one file: nothing is guessed beside it
+    ('armv6l', {'armv6l': 'k3s-armv6'}, ['armv6l/k3s-armv6', 'k3s-armv6']),
     ('sparc64', {'sparc64': 'mine/k3s'}, ['sparc64/mine/k3s', 'mine/k3s']),
     ('aarch64', {'aarch64': 'k3s-mine'}, ['arm64/k3s-mine', 'aarch64/k3s-mine', 'k3s-mine']),
 ])
@@ -40,7 +42,8 @@ def test_the_order_of_the_design_holds_for_every_release():
 
 
 @pytest.mark.parametrize(('path', 'outside'), [
-    ('inside', False), ('folder/inside', False), ('link-inside', False), ('link-outside', True), ('folder-link/file', True),
+    ('inside', False), ('folder/inside', False), ('link-inside', False), ('link-outside', True),
+    ('folder-link/file', True),
     ('missing', False), ('', False), ('../outside', True), ('dangling-outside', True),
 ])
 def test_a_path_that_leaves_the_folder_is_told_with_links_followed(tmp_path, path, outside):
@@ -63,7 +66,8 @@ def test_what_is_in_the_artifact_directory_is_listed_with_its_arch(tmp_path):
     (tmp_path / 'a' / 'b' / 'c').mkdir(parents=True)
     (tmp_path / 'a' / 'b' / 'c' / 'k3s').write_bytes(b'too deep')
     (tmp_path / 'notes.txt').write_text('')
-    assert k3s.listing(str(tmp_path)) == ('k3s is an HTML page, perhaps the error page of a download; k3s-arm64 is for arm64; '
+    assert k3s.listing(str(tmp_path)) == ('k3s is an HTML page, perhaps the error page of a download; '
+                                          'k3s-arm64 is for arm64; '
                                           'arm/k3s-armhf is for arm')
 
 
@@ -85,16 +89,20 @@ def test_a_file_that_is_called_after_an_arch_has_siblings(name, machine, expecte
 
 
 @pytest.mark.parametrize(('name', 'expected'), [
-    ('k3s-v1.31.4+k3s1-arm64', True), ('k3s-arm64-v1.31.4+k3s1', True), ('K3S_1.31.4', True), ('k3s', False), ('k3s-arm64', False),
-    ('k3s-airgap-images-amd64-v1.30.8.tar.zst', False), ('k3s-v1.31.4.sha256', False), ('k3s-selinux-1.6-1.el9.noarch.rpm', False), ('rke2-v1.31.4', False),
+    ('k3s-v1.31.4+k3s1-arm64', True), ('k3s-arm64-v1.31.4+k3s1', True), ('K3S_1.31.4', True),
+    ('k3s', False), ('k3s-arm64', False),
+    ('k3s-airgap-images-amd64-v1.30.8.tar.zst', False), ('k3s-v1.31.4.sha256', False),
+    ('k3s-selinux-1.6-1.el9.noarch.rpm', False), ('rke2-v1.31.4', False),
 ])
 def test_a_binary_with_a_version_in_its_name_is_told(name, expected):
     assert k3s.is_versioned_binary(name) is expected
 
 
 def test_a_misspelt_variable_is_named_with_what_it_resembles():
-    variables = {'k3s_artifact_verfy': 1, 'k3s_artifact_dir': 1, 'k3s_download_archs': 1, 'k3s_artifact_' + 'q' * 5000: 1, 'k3s_version': 1, 'other': 1, 7: 1}
-    assert k3s.misspelt(variables) == [('k3s_artifact_' + 'q' * 5000, ''), ('k3s_artifact_verfy', 'k3s_artifact_verify'),
+    variables = {'k3s_artifact_verfy': 1, 'k3s_artifact_dir': 1, 'k3s_download_archs': 1,
+                 'k3s_artifact_' + 'q' * 5000: 1, 'k3s_version': 1, 'other': 1, 7: 1}
+    assert k3s.misspelt(variables) == [('k3s_artifact_' + 'q' * 5000, ''),
+                                       ('k3s_artifact_verfy', 'k3s_artifact_verify'),
                                        ('k3s_download_archs', 'k3s_download_arches')]
 
 

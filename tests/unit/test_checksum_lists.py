@@ -45,7 +45,8 @@ LISTS = {
     'signed in the clear': (SIGNED.format(lines=f'{A}  k3s\n- {B}  -k3s'), {'k3s': A, '-k3s': B}),
     'the name alone before a path': (f'{A}  k3s\n{B}  arm64/k3s\n', {'k3s': A}),
 }
-ENCODINGS = {'utf-8': '', 'utf-8 with a mark': 'utf-8-sig', 'utf-16 with a mark': 'utf-16', 'utf-16-le': 'utf-16-le', 'utf-16-be': 'utf-16-be',
+ENCODINGS = {'utf-8': '', 'utf-8 with a mark': 'utf-8-sig', 'utf-16 with a mark': 'utf-16', 'utf-16-le': 'utf-16-le',
+             'utf-16-be': 'utf-16-be',
              'utf-16-be with a mark': 'utf-16-be', 'latin-1': 'latin-1'}
 
 
@@ -75,7 +76,8 @@ def test_a_list_is_read_whoever_wrote_it_and_however_it_is_encoded(name, encodin
     (f'{A}  k3s\n{B}  k3s\n', "names 'k3s' twice, with different digests"),
     (f'{A}  k3s\n{B}  ./k3s\n', "names 'k3s' twice, with different digests"),
     (f'{A}  a/k3s\n{B}  b/k3s\n', "names 'k3s' twice, with different digests"),
-    (SIGNED.format(lines=f'{A}  k3s') + f'{B}  k3s-arm64\n', 'is not signed to its end: line 9 stands behind the signature'),
+    (SIGNED.format(lines=f'{A}  k3s') + f'{B}  k3s-arm64\n',
+     'is not signed to its end: line 9 stands behind the signature'),
     (SIGNED.format(lines=f'{A}  k3s')[:150], 'is cut short: the end of its signature is missing'),
     (SIGNED.format(lines=''), 'is empty'),
     ('\0\x01', 'is not a checksum list: line 1 is '),
@@ -88,7 +90,8 @@ def test_what_is_no_list_is_refused_with_the_line(text, phrase):
     assert caught.value.kind == 'list' or phrase == 'is empty'
 
 
-@pytest.mark.parametrize('line', [' ' * 500_000, '(' * 500_000, 'SHA256 (' + ')' * 500_000, 'SHA256 (' + ') = ' * 120_000, A + ' ' * 500_000, A + '  ' + '/' * 500_000 + 'k',
+@pytest.mark.parametrize('line', [' ' * 500_000, '(' * 500_000, 'SHA256 (' + ')' * 500_000,
+                                  'SHA256 (' + ') = ' * 120_000, A + ' ' * 500_000, A + '  ' + '/' * 500_000 + 'k',
                                   (A + '  k\n') * 10_000, '- ' * 250_000])
 def test_a_list_is_read_in_linear_time(line):
     start = time.monotonic()
@@ -110,11 +113,14 @@ def expected(folder, arch, *names, file='k3s', root=None):
     ({'k3s.sha256': f'{A}  k3s-arm64\n'}, ['k3s-arm64', 'k3s'], (A, 'k3s.sha256')),
     ({'k3s.sha256': f'{A}  k3s-riscv64\n'}, ['k3s-arm64', 'k3s'], (None, None)),
     ({'k3s-arm64.sha256': A}, ['k3s-arm64', 'k3s'], (None, None)),  # the digest of another file
-    ({'sha256sum.txt': f'{B}  k3s-arm64', 'sha256sum-arm64.txt': f'{A}  k3s-arm64'}, ['k3s-arm64'], (A, 'sha256sum-arm64.txt')),
+    ({'sha256sum.txt': f'{B}  k3s-arm64', 'sha256sum-arm64.txt': f'{A}  k3s-arm64'}, ['k3s-arm64'],
+     (A, 'sha256sum-arm64.txt')),
     ({'sha256sum.txt': f'{B}  k3s-arm64', 'sha256sum-arm64.txt': f'{A}  k3s'}, ['k3s-arm64'], (B, 'sha256sum.txt')),
     ({'sha256sum-amd64.txt': f'{A}  k3s-arm64'}, ['k3s-arm64'], (None, None)),  # the list of another arch
-    ({'sha256sum.txt': f'{B}  k3s-arm64.old\n{B}  xk3s-arm64\n{B}  K3S-ARM64\n{B}  k3s-arm64/x'}, ['k3s-arm64'], (None, None)),
-    ({'sha256sum.txt': f'{B}  k3s\n{A}  k3s-arm64'}, ['k3s-arm64', 'k3s'], (A, 'sha256sum.txt')),  # the release name comes first
+    ({'sha256sum.txt': f'{B}  k3s-arm64.old\n{B}  xk3s-arm64\n{B}  K3S-ARM64\n{B}  k3s-arm64/x'},
+     ['k3s-arm64'], (None, None)),
+    # the release name comes first
+    ({'sha256sum.txt': f'{B}  k3s\n{A}  k3s-arm64'}, ['k3s-arm64', 'k3s'], (A, 'sha256sum.txt')),
     ({'SHA256SUMS': f'{A}  amd64/k3s\n{B}  arm64/k3s\n{B}  k3s'}, ['k3s'], (B, 'SHA256SUMS')),  # of this folder itself
 ])
 def test_the_line_is_found_by_exact_name_in_the_list_of_the_arch_first(tmp_path, lists, names, found):
@@ -140,7 +146,8 @@ def test_the_list_of_the_artifact_directory_counts_for_its_folders(tmp_path, tex
 
 @pytest.mark.parametrize(('content', 'phrase'), [
     (b'', 'cannot be verified: the checksum list sha256sum.txt beside it is empty'),
-    (b'\xff\xfe\x00', 'cannot be verified: the checksum list sha256sum.txt beside it is not a checksum list: line 1 is '),
+    (b'\xff\xfe\x00', 'cannot be verified: the checksum list sha256sum.txt beside it is not a '
+     'checksum list: line 1 is '),
     (b'#' * 1_100_000, 'cannot be verified: the checksum list sha256sum.txt beside it is larger than 1 MiB'),
     (None, 'cannot be verified: the checksum list sha256sum.txt beside it is a directory, not a file'),
 ])

@@ -33,7 +33,8 @@ def refusal(data, arch):
 
 
 def with_tables(arch, segments=(), sections=0, end=0):
-    """Return an ELF file for *arch* with program headers for *segments* (offset, size), *sections* section headers at its end."""
+    """Return an ELF file for *arch* with program headers for *segments* (offset, size), *sections* section headers at
+    its end."""
     bits, order, machine = support.ELF[arch]
     head_size, entry_size, section_size = (52, 32, 40) if bits == 32 else (64, 56, 64)
     table = b''.join(
@@ -41,7 +42,8 @@ def with_tables(arch, segments=(), sections=0, end=0):
         struct.pack(order + 'IIQQQQQQ', 1, 5, offset, 0, 0, size, size, 0x1000) for offset, size in segments)
     end = max([end, head_size + len(table)] + [offset + size for offset, size in segments])
     head = b'\x7fELF' + bytes([bits // 32, 1 if order == '<' else 2, 1]) + b'\0' * 9 + struct.pack(
-        order + ('HHIIIIIHHHHHH' if bits == 32 else 'HHIQQQIHHHHHH'), 2, machine, 1, 0, head_size, end if sections else 0, 0,
+        order + ('HHIIIIIHHHHHH' if bits == 32 else 'HHIQQQIHHHHHH'), 2, machine, 1, 0, head_size,
+        end if sections else 0, 0,
         head_size, entry_size, len(segments), section_size, sections, 0)
     return (head + table).ljust(end, b'\0') + b'\0' * (section_size * sections)
 
@@ -59,7 +61,8 @@ def test_a_machine_that_the_table_does_not_hold_is_named_by_its_number():
     data = bytearray(support.elf('amd64'))
     data[18:20] = (999).to_bytes(2, 'little')
     assert k3s.parse_elf(bytes(data)).arch is None
-    assert refusal(bytes(data), 'amd64') == ('is a binary for another machine (64-bit, little-endian, ELF machine 999), '
+    assert refusal(bytes(data),
+                   'amd64') == ('is a binary for another machine (64-bit, little-endian, ELF machine 999), '
                                              'not for amd64 (64-bit, little-endian, ELF machine 62)')
 
 
@@ -69,15 +72,18 @@ def test_a_program_is_for_one_arch_and_no_other(arch, wanted):
     if arch == wanted:
         check(support.elf(arch), wanted)
     else:
-        assert refusal(support.elf(arch), wanted).startswith(f'is a binary for {k3s.parse_elf(support.elf(arch))}, not for {wanted} (')
+        assert refusal(support.elf(arch),
+                       wanted).startswith(f'is a binary for {k3s.parse_elf(support.elf(arch))}, not for {wanted} (')
 
 
 @pytest.mark.parametrize(('wanted', 'identity', 'phrase'), [
-    ('amd64', (32, '<', 62), 'is a binary for another machine (32-bit, little-endian, ELF machine 62), not for amd64'),  # x32
+    # x32
+    ('amd64', (32, '<', 62), 'is a binary for another machine (32-bit, little-endian, ELF machine 62), not for amd64'),
     ('arm', (32, '>', 40), 'is a binary for another machine (32-bit, big-endian, ELF machine 40), not for arm'),
     ('arm64', (64, '>', 183), 'is a binary for another machine (64-bit, big-endian, ELF machine 183), not for arm64'),
     ('s390x', (64, '<', 22), 'is a binary for another machine (64-bit, little-endian, ELF machine 22), not for s390x'),
-    ('riscv64', (32, '<', 243), 'is a binary for another machine (32-bit, little-endian, ELF machine 243), not for riscv64'),
+    ('riscv64', (32, '<', 243),
+     'is a binary for another machine (32-bit, little-endian, ELF machine 243), not for riscv64'),
 ])
 def test_class_and_byte_order_count_as_much_as_the_machine(monkeypatch, wanted, identity, phrase):
     monkeypatch.setitem(support.ELF, 'odd', identity)
@@ -110,7 +116,8 @@ def test_a_position_independent_program_is_an_executable():
 def test_a_header_that_is_cut_anywhere_is_refused(arch, length):
     for size in range(length):
         message = refusal(support.elf(arch)[:size], arch)
-        assert message == 'is empty' if size == 0 else message.startswith('is cut short: ') and f' {size} ' in message, (size, message)
+        assert message == 'is empty' if size == 0 else message.startswith(
+            'is cut short: ') and f' {size} ' in message, (size, message)
     check(support.elf(arch)[:length], arch)
 
 
@@ -132,7 +139,7 @@ def test_a_file_that_ends_before_its_segments_or_tables_is_refused(arch, tables)
 
 def test_a_file_that_ends_inside_its_program_headers_is_refused():
     whole = with_tables('amd64', segments=[(0, 100)] * 5)
-    assert 'is cut short: it has 100 of at least 344 bytes' == refusal(whole[:100], 'amd64')
+    assert refusal(whole[:100], 'amd64') == 'is cut short: it has 100 of at least 344 bytes'
 
 
 def patched(arch, offset, layout, *values, data=None):
@@ -144,11 +151,13 @@ def patched(arch, offset, layout, *values, data=None):
 
 @pytest.mark.parametrize('size', [0, 8, 55, 57, 65535])
 def test_program_headers_of_a_senseless_size_are_a_damaged_header(size):
-    assert refusal(patched('amd64', 54, 'HH', size, 65535), 'amd64') == f'has a damaged ELF header (program headers of {size} bytes)'
+    assert refusal(patched('amd64', 54, 'HH', size, 65535),
+                   'amd64') == f'has a damaged ELF header (program headers of {size} bytes)'
 
 
 def test_a_crafted_header_in_a_sparse_file_costs_little(tmp_path):
-    """65,535 program headers far away in a file without blocks: a few megabytes are read, not what the header claims."""
+    """65,535 program headers far away in a file without blocks: a few megabytes are read, not what the header
+    claims."""
     data = patched('amd64', 32, 'Q', 1 << 40, data=patched('amd64', 54, 'HH', 56, 65535))
     path = tmp_path / 'k3s'
     path.write_bytes(data)
@@ -160,7 +169,8 @@ def test_a_crafted_header_in_a_sparse_file_costs_little(tmp_path):
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize(('system', 'phrase'), [(0, None), (3, None), (9, 'FreeBSD'), (2, 'NetBSD'), (12, 'OpenBSD'), (6, 'Solaris'), (200, 'the system 200')])
+@pytest.mark.parametrize(('system', 'phrase'), [(0, None), (3, None), (9, 'FreeBSD'), (2, 'NetBSD'), (12, 'OpenBSD'),
+                                                (6, 'Solaris'), (200, 'the system 200')])
 def test_a_program_of_another_system_is_refused_by_its_name(system, phrase):
     data = patched('amd64', 7, 'B', system)
     if phrase:

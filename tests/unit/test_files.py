@@ -50,14 +50,14 @@ def make_socket(path):
     (lambda path: path.symlink_to('gone'), 'is a dangling link to gone'),
     (lambda path: path.symlink_to(path.name), 'is a link that leads back to itself'),
     (lambda path: None, 'cannot be read: No such file or directory'),
-    (lambda path: path.symlink_to('/proc/self/mem'), 'cannot be read: Input/output error'),  # opens, and fails when it is read
+    # opens, and fails when it is read
+    (lambda path: path.symlink_to('/proc/self/mem'), 'cannot be read: Input/output error'),
 ])
 def test_what_cannot_be_read_as_a_file_gets_its_own_sentence(tmp_path, no_hang, make, phrase):
     make(tmp_path / 'k3s')
     before = os.listdir('/proc/self/fd')
-    with pytest.raises(k3s.ArtifactError) as caught:
-        with k3s.opened(str(tmp_path / 'k3s')) as (file, _status):
-            file.read(64)
+    with pytest.raises(k3s.ArtifactError) as caught, k3s.opened(str(tmp_path / 'k3s')) as (file, _status):
+        file.read(64)
     assert k3s.to_text(caught.value.message).startswith(phrase)
     assert len(os.listdir('/proc/self/fd')) == len(before), 'a file is left open'
 
@@ -106,7 +106,8 @@ def test_many_processes_that_ask_at_once_compute_a_digest_once(tmp_path, counted
             file.write(' '.join(answer) + '\n')
     assert in_processes(12, ask) == [0] * 12
     data = path.read_bytes()
-    assert answers.read_text().splitlines() == [f'{hashlib.sha256(data).hexdigest()} {hashlib.sha1(data).hexdigest()}'] * 12
+    assert (answers.read_text().splitlines()
+            == [f'{hashlib.sha256(data).hexdigest()} {hashlib.sha1(data).hexdigest()}'] * 12)
     assert len(counted.read_text().splitlines()) == 1
 
 
@@ -159,7 +160,8 @@ def test_a_full_temporary_folder_costs_time_and_nothing_else(tmp_path, monkeypat
         assert k3s.reading(file, str(tmp_path / 'k3s')).sha256 == hashlib.sha256(b'one').hexdigest()
 
 
-# --- the release in a binary -------------------------------------------------------------------------------------------
+# --- the release in a binary
+# -------------------------------------------------------------------------------------------
 
 V = b'v1.31.4+k3s1'
 

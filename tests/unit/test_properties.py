@@ -1,9 +1,11 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must hold for every input: the right program or an error, no file outside the artifact directory, no other error.
+"""What must hold for every input: the right program or an error, no file outside the artifact directory, no other
+error.
 
-The lookup runs as Ansible loads it, on real files. K3S_ARTIFACT_FUZZ_EXAMPLES sets the number of examples for a long run.
+The lookup runs as Ansible loads it, on real files. K3S_ARTIFACT_FUZZ_EXAMPLES sets the number of examples for a long
+run.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ k3s = sys.modules[type(lookup_loader.get('k3s_artifact', loader=DATA_LOADER, tem
 
 
 def examples(count):
-    """Return the settings of a property: *count* examples, the same ones in every run unless a long run is asked for."""
+    """Return the settings of a property: *count* examples, the same ones in every run unless a long run is asked
+    for."""
     longer = os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES')
     return settings(max_examples=int(longer) if longer else count, derandomize=not longer, deadline=None, database=None,
                     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -83,10 +86,12 @@ def opened_files():
 
 
 def outside(seen, *roots):
-    """Return the paths that are below none of *roots*, nor in the run's own temporary folder, nor Python's own modules."""
+    """Return the paths that are below none of *roots*, nor in the run's own temporary folder, nor Python's own
+    modules."""
     allowed = [os.path.realpath(root) for root in (*roots, C.DEFAULT_LOCAL_TMP)]
     return [path for path in seen
-            if not any(path == root or path.startswith(root + '/') for root in allowed) and not path.endswith(('.py', '.pyc', '.so'))]
+            if not any(path == root or path.startswith(root + '/') for root in allowed)
+            and not path.endswith(('.py', '.pyc', '.so'))]
 
 
 def test_the_watch_sees_what_is_opened(tmp_path):
@@ -102,11 +107,13 @@ def test_the_watch_sees_what_is_opened(tmp_path):
 # --- (a) the right program or an error --------------------------------------------------------------------------------
 
 FOLDERS = ['', *support.BINARIES, *support.MACHINES.values(), 'armhf']
-NAMES = sorted({*support.BINARIES.values(), 'k3s-arm', 'k3s-amd64', 'sha256sum.txt', 'sha256sum-arm64.txt', 'sha256sum-arm.txt'})
+NAMES = sorted({*support.BINARIES.values(), 'k3s-arm', 'k3s-amd64', 'sha256sum.txt',
+                'sha256sum-arm64.txt', 'sha256sum-arm.txt'})
 CONTENTS = st.one_of(
     st.sampled_from(sorted(support.ELF)).map(support.elf),
     st.builds(lambda arch, size: support.elf(arch)[:size], st.sampled_from(sorted(support.ELF)), st.integers(0, 70)),
-    st.builds(lambda arch, type_: support.elf(arch, type_=type_), st.sampled_from(sorted(support.ELF)), st.integers(0, 5)),
+    st.builds(lambda arch, type_: support.elf(arch, type_=type_),
+              st.sampled_from(sorted(support.ELF)), st.integers(0, 5)),
     st.sampled_from([b'<html>', b'#!/bin/sh', b'', b'aa' * 32 + b'  k3s\n', None]),
     st.binary(max_size=80),
 )
@@ -148,7 +155,8 @@ def test_a_folder_that_is_returned_for_k3s_ansible_gives_it_a_program_for_the_ho
     with folder() as root:
         write(root, tree)
         try:
-            place, = ask('directory', ansible_facts={'architecture': machine}, inventory_hostname='node', airgap_dir=str(root))
+            place, = ask('directory', ansible_facts={'architecture': machine},
+                         inventory_hostname='node', airgap_dir=str(root))
         except k3s.ArtifactError as error:
             assert "host 'node'" in str(error)
         else:
@@ -161,8 +169,10 @@ def test_a_folder_that_is_returned_for_k3s_ansible_gives_it_a_program_for_the_ho
 # --- (b) nothing outside the artifact directory -----------------------------------------------------------------------
 
 HOSTILE = st.one_of(
-    st.sampled_from(['../outside', '../../outside', '..', '.', '/', '/etc', 'x/../../outside', '{{ 7*7 }}', "{{ lookup('file', '/etc/passwd') }}",
-                     'k3s\0', '~', '~root', '$HOME', '*', '-', 'armv6l', 'aarch64', 'outside', ' ', '\n', 'x' * 10000, '\udcff']),
+    st.sampled_from(['../outside', '../../outside', '..', '.', '/', '/etc', 'x/../../outside', '{{ 7*7 }}',
+                     "{{ lookup('file', '/etc/passwd') }}",
+                     'k3s\0', '~', '~root', '$HOME', '*', '-', 'armv6l', 'aarch64', 'outside', ' ', '\n',
+                     'x' * 10000, '\udcff']),
     st.text(max_size=20),
     st.builds('/'.join, st.lists(st.sampled_from(['..', '.', '', 'outside', 'arm64', 'k3s', '~']), max_size=6)),
     st.sampled_from([None, 7, True, 1.5, ['aarch64'], {'aarch64': 1}, b'aarch64']),
@@ -173,7 +183,8 @@ MAPS = st.one_of(
     st.none(),
     st.dictionaries(OWN.filter(lambda value: not isinstance(value, (list, dict))), OWN, max_size=2),
     st.dictionaries(st.sampled_from(['armv6l', 'aarch64', 'outside']),
-                    st.sampled_from(['k3s', 'link', 'folder/k3s', 'arm64/k3s-arm64', '../outside/k3s', '.', './link', 'folder']), min_size=1),
+                    st.sampled_from(['k3s', 'link', 'folder/k3s', 'arm64/k3s-arm64', '../outside/k3s', '.', './link',
+                                     'folder']), min_size=1),
 )
 
 
@@ -195,7 +206,8 @@ def root():
 
 
 @examples(200)
-@given(fact=st.one_of(HOSTILE, st.sampled_from(['armv6l', 'aarch64', 'outside'])), variable=HOSTILE, binary_map=MAPS, term=st.sampled_from(k3s.TERMS), where=st.integers(0, 3))
+@given(fact=st.one_of(HOSTILE, st.sampled_from(['armv6l', 'aarch64', 'outside'])), variable=HOSTILE, binary_map=MAPS,
+       term=st.sampled_from(k3s.TERMS), where=st.integers(0, 3))
 @example(fact='../outside', variable=None, binary_map={'armv6l': '../outside/k3s'}, term='binary', where=0)
 @example(fact='../outside', variable=None, binary_map={'../outside': 'k3s'}, term='binary', where=0)
 @example(fact='../outside', variable=None, binary_map=None, term='images', where=1)
@@ -203,7 +215,8 @@ def root():
 @example(fact='armv6l', variable=None, binary_map={'armv6l': 'link'}, term='sha256', where=0)
 @example(fact='armv6l', variable=None, binary_map={'armv6l': 'folder/k3s'}, term='sha256', where=0)
 @example(fact='armv6l', variable=None, binary_map={'x' * 10_000: ''}, term='binary', where=0)
-def test_no_file_outside_the_artifact_directory_is_opened_whatever_the_facts_say(root, fact, variable, binary_map, term, where):
+def test_no_file_outside_the_artifact_directory_is_opened_whatever_the_facts_say(root, fact, variable,
+                                                                                 binary_map, term, where):
     variables = {'inventory_hostname': 'node', 'airgap_dir': str(root)}
     variables.update([{'ansible_facts': {'architecture': fact}}, {'ansible_architecture': fact},
                       {'ansible_facts': {'architecture': fact}, 'ansible_architecture': variable},
@@ -264,13 +277,17 @@ def test_checking_a_file_passes_it_or_gives_the_own_error(head, rest, arch):
 DIGEST = st.one_of(st.sampled_from(['a1' * 32, 'B2' * 32]), st.text('0123456789abcdefABCDEF', min_size=62, max_size=66))
 LINES = st.one_of(st.text(max_size=90),
                   st.builds(lambda digest, space, name, end: digest + space + name + end, DIGEST,
-                            st.sampled_from([' ', '  ', ' *', '\t', '']), st.one_of(st.just('k3s'), st.text(max_size=12)), st.sampled_from(['\n', '\r\n', '', '\x0b', '\u2028'])))
+                            st.sampled_from([' ', '  ', ' *', '\t', '']),
+                            st.one_of(st.just('k3s'), st.text(max_size=12)),
+                            st.sampled_from(['\n', '\r\n', '', '\x0b', '\u2028'])))
 
 
-ARMOUR = '-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{}\n-----BEGIN PGP SIGNATURE-----\n\n-----END PGP SIGNATURE-----\n'
+ARMOUR = ('-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{}\n'
+          '-----BEGIN PGP SIGNATURE-----\n\n-----END PGP SIGNATURE-----\n')
 TEXTS = st.lists(LINES, max_size=4).map(''.join).flatmap(lambda text: st.sampled_from([text, ARMOUR.format(text)]))
 LISTS = st.one_of(st.binary(max_size=200), st.builds(lambda text, encoding: text.encode(encoding, 'replace'), TEXTS,
-                                                     st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be', 'latin-1'])))
+                                                     st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le',
+                                                                      'utf-16-be', 'latin-1'])))
 
 
 @examples(400)
@@ -292,15 +309,18 @@ def test_reading_a_checksum_list_gives_digests_or_the_own_error(data):
 
 
 @examples(100)
-@given(digest=st.text('0123456789abcdefABCDEF', min_size=64, max_size=64), name=st.text(st.characters(blacklist_categories=['Cs', 'Cc', 'Z']), min_size=1, max_size=20),
-       form=st.sampled_from(['{d}  {n}', '{d} *{n}', '{d}  ./{n}', '{d}  /srv/{n}', 'SHA256 ({n}) = {d}']), encoding=st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
+@given(digest=st.text('0123456789abcdefABCDEF', min_size=64, max_size=64),
+       name=st.text(st.characters(blacklist_categories=['Cs', 'Cc', 'Z']), min_size=1, max_size=20),
+       form=st.sampled_from(['{d}  {n}', '{d} *{n}', '{d}  ./{n}', '{d}  /srv/{n}', 'SHA256 ({n}) = {d}']),
+       encoding=st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16']))
 def test_the_list_that_lookup_and_download_read_is_the_same(digest, name, form, encoding):
     if '/' in name or name.startswith('*'):
         return
     data = (form.format(d=digest, n=name) + '\r\n').encode(encoding)
     with folder() as root:
         (root / 'sha256sum.txt').write_bytes(data)
-        assert k3s.expected_digest(str(root / name[:5]), 'arm64', [name])[0] == k3s.parse_checksum_list(data)[name] == digest.lower()
+        assert k3s.expected_digest(str(root / name[:5]), 'arm64',
+                                   [name])[0] == k3s.parse_checksum_list(data)[name] == digest.lower()
 
 
 @examples(200)
@@ -316,22 +336,28 @@ def test_an_archive_is_for_at_most_one_arch(name):
 
 # --- (d) folders as people have them ----------------------------------------------------------------------------------
 
-ANY_NAMES = st.builds(lambda *words: '-'.join(word for word in words if word) or 'x', st.sampled_from(['k3s', 'K3S', 'rke2']),
-                      st.sampled_from(['', 'v1.31.4+k3s1', 'v1.30.8+k3s1']), st.sampled_from(['', *k3s.ARCH_WORDS, 'AMD64']), st.sampled_from(['', 'old', 'v1.31.4+k3s1']))
-PROGRAMS = st.builds(lambda arch, version: support.elf(arch, version.encode() + b'\0'), st.sampled_from(sorted(support.ELF)),
+ANY_NAMES = st.builds(lambda *words: '-'.join(word for word in words if word) or 'x',
+                      st.sampled_from(['k3s', 'K3S', 'rke2']),
+                      st.sampled_from(['', 'v1.31.4+k3s1', 'v1.30.8+k3s1']),
+                      st.sampled_from(['', *k3s.ARCH_WORDS, 'AMD64']), st.sampled_from(['', 'old', 'v1.31.4+k3s1']))
+PROGRAMS = st.builds(lambda arch, version: support.elf(arch, version.encode() + b'\0'),
+                     st.sampled_from(sorted(support.ELF)),
                      st.sampled_from(['v1.31.4+k3s1', 'v1.30.8+k3s1', 'v9', '']))
 
 
 @examples(200)
-@given(contents=st.dictionaries(ANY_NAMES, st.one_of(PROGRAMS, CONTENTS.filter(bool)), min_size=1, max_size=8), pick=st.integers(0, 7),
-       arch=st.sampled_from(sorted(support.MACHINES)), version=st.sampled_from(['', 'v1.31.4+k3s1']), configured=st.booleans())
+@given(contents=st.dictionaries(ANY_NAMES, st.one_of(PROGRAMS, CONTENTS.filter(bool)), min_size=1, max_size=8),
+       pick=st.integers(0, 7),
+       arch=st.sampled_from(sorted(support.MACHINES)), version=st.sampled_from(['', 'v1.31.4+k3s1']),
+       configured=st.booleans())
 @example(contents={'k3s-v1.31.4+k3s1-amd64': support.elf('amd64')}, pick=0, arch='arm', version='', configured=False)
 def test_whatever_a_task_names_the_program_is_for_the_host_or_it_is_an_error(contents, pick, arch, version, configured):
     with folder() as root:
         for name, data in contents.items():
             (root / name).write_bytes(data)
         named = sorted(contents)[pick % len(contents)]
-        variables = {'inventory_hostname': 'node', 'k3s_artifact_machine': support.MACHINES[arch], 'k3s_version': version}
+        variables = {'inventory_hostname': 'node', 'k3s_artifact_machine': support.MACHINES[arch],
+                     'k3s_version': version}
         if configured:
             variables['airgap_dir'] = str(root)
         templar = Templar(loader=DATA_LOADER, variables=variables)
@@ -346,25 +372,32 @@ def test_whatever_a_task_names_the_program_is_for_the_host_or_it_is_an_error(con
             assert not version or artifact.version in (version, '')  # without one it is used with a warning
 
 
-TARS = {'images': support.image_archive(*support.MACHINES), 'chart': support.tar([('chart/Chart.yaml', b'')]), 'text': b'text', 'cut': support.image_archive('arm64')[:700]}
-PACKERS = {'.tar': bytes, '.tar.gz': gzip.compress, '.tgz': gzip.compress, '.tar.zst': support.zst, '.tar.bz2': bz2.compress}
+TARS = {'images': support.image_archive(*support.MACHINES), 'chart': support.tar([('chart/Chart.yaml', b'')]),
+        'text': b'text', 'cut': support.image_archive('arm64')[:700]}
+PACKERS = {'.tar': bytes, '.tar.gz': gzip.compress, '.tgz': gzip.compress, '.tar.zst': support.zst,
+           '.tar.bz2': bz2.compress}
 
 
 @examples(60)
-@given(files=st.dictionaries(st.tuples(st.sampled_from(['k3s-airgap-images-arm64', 'k3s-airgap-images', 'mine', 'mine-arm64-v2', 'chart', 'mine-amd64']),
-                                       st.sampled_from(sorted(PACKERS))), st.sampled_from(sorted(TARS)), max_size=6), vouched=st.booleans())
+@given(files=st.dictionaries(st.tuples(st.sampled_from(['k3s-airgap-images-arm64', 'k3s-airgap-images', 'mine',
+                                                        'mine-arm64-v2', 'chart', 'mine-amd64']),
+                                       st.sampled_from(sorted(PACKERS))), st.sampled_from(sorted(TARS)), max_size=6),
+       vouched=st.booleans())
 def test_no_archive_without_an_image_manifest_is_chosen(files, vouched):
     with folder() as root:
         for (name, suffix), kind in files.items():
             (root / (name + suffix)).write_bytes(PACKERS[suffix](TARS[kind]))
         if vouched and files:
-            (root / 'SHA256SUMS').write_text(''.join(f'{support.sha256(path)}  {path.name}\n' for path in root.iterdir()))
+            (root / 'SHA256SUMS').write_text(''.join(f'{support.sha256(path)}  {path.name}\n'
+                                                     for path in root.iterdir()))
         try:
             chosen = ask('images', inventory_hostname='node', k3s_artifact_machine='aarch64', airgap_dir=str(root))
         except k3s.ArtifactError as error:
             assert "host 'node'" in str(error)
         else:
             kinds = {name + suffix: kind for (name, suffix), kind in files.items()}
-            # A released archive that a list vouches for is what K3s has published, even where it cannot be unpacked here.
-            assert all(kinds[Path(path).name] == 'images' or vouched and kinds[Path(path).name] in ('cut', 'text') for path in chosen)
+            # A released archive that a list vouches for is what K3s has published, even where it cannot be unpacked
+            # here.
+            assert all(kinds[Path(path).name] == 'images' or vouched
+                       and kinds[Path(path).name] in ('cut', 'text') for path in chosen)
             assert not any('amd64' in Path(path).name for path in chosen)

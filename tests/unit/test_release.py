@@ -20,8 +20,8 @@ import yaml
 
 import support
 
-from ansible_collections.airgap.k3s.plugins.action import release
-from ansible_collections.airgap.k3s.plugins.modules.release import DOCUMENTATION
+release = support.collection_module('plugins.action.release')
+DOCUMENTATION = support.collection_module('plugins.modules.release').DOCUMENTATION
 
 
 @pytest.mark.parametrize('version', ['v1.31.4+k3s1', 'v1.31.4-rc1+k3s1', 'v1.31.4', 'v1.31.4+k3s1.beta-2'])
@@ -30,11 +30,13 @@ def test_the_name_of_a_release_is_taken(version):
 
 
 @pytest.mark.parametrize('version', [
-    None, '', '1.31.4+k3s1', 'v1.31', 'v1.31.4+', 'v1.31.4..', 'v1.31.4+k3s1\n', 'v1.31.4/..', '../v1.31.4', 'v1.31.4+k3s1 ',
+    None, '', '1.31.4+k3s1', 'v1.31', 'v1.31.4+', 'v1.31.4..', 'v1.31.4+k3s1\n', 'v1.31.4/..',
+    '../v1.31.4', 'v1.31.4+k3s1 ',
     'v1.31.4+k3s1%2f', 'v1.31.4+k3s1#', 'v1.31.4+k3s1\0', 'v\u0661.\u0663.\u0664', 'latest',
 ])
 def test_what_is_no_name_of_a_release_is_refused_in_one_line(version):
-    with pytest.raises(release.ArtifactError, match='^k3s_version is [ -~]+: give it the name of a K3s release') as caught:
+    with pytest.raises(release.ArtifactError,
+                       match='^k3s_version is [ -~]+: give it the name of a K3s release') as caught:
         release.check_version(version)
     assert '\n' not in str(caught.value)
 
@@ -97,7 +99,8 @@ def test_architectures_are_those_asked_for_else_the_inventorys_else_all(asked, m
     (['mips', 'amd64'], {}, 'k3s_download_arches names mips: K3s is released for amd64, arm64, arm, s390x, riscv64'),
     (['x86_64'], {}, 'names x86_64'),
     (['arm\x1b[31m'], {}, r'names arm\\x1b\[31m:'),
-    (None, {'b': 'armv6l', 'a': 'i686', 'c': 'x86_64'}, r'no release for a \(i686\), b \(armv6l\)\. Name the architectures'),
+    (None, {'b': 'armv6l', 'a': 'i686', 'c': 'x86_64'},
+     r'no release for a \(i686\), b \(armv6l\)\. Name the architectures'),
     (None, {'a': '{{ x }}\n'}, r'no release for a \({ { x }}\\n\)\.'),
 ])
 def test_architectures_without_a_release_are_named(asked, machines, sentence):
@@ -115,7 +118,8 @@ def test_progress_says_how_far_and_how_long(numbers, text):
 
 
 @pytest.mark.parametrize('error, sentence', [
-    (URLError(socket.gaierror(-2, 'Name or service not known')), 'its name cannot be resolved (Name or service not known)'),
+    (URLError(socket.gaierror(-2, 'Name or service not known')),
+     'its name cannot be resolved (Name or service not known)'),
     (URLError(ConnectionRefusedError(111, 'Connection refused')), "the connection failed ('Connection refused')"),
     (URLError(socket.timeout('timed out')), 'no byte came for 30 seconds'),
     (TimeoutError(), 'no byte came for 30 seconds'),
@@ -125,7 +129,8 @@ def test_progress_says_how_far_and_how_long(numbers, text):
     (http.client.BadStatusLine('{{ secret }}'), 'what came is not HTTP (BadStatusLine)'),
     (http.client.LineTooLong('secret'), 'what came is not HTTP (LineTooLong)'),
     (ssl.SSLError(1, 'secret'), "TLS failed ('no reason given')"),
-    (netrc.NetrcParseError('bad token secret'), 'the file ~/.netrc, which may hold credentials for it, cannot be understood'),
+    (netrc.NetrcParseError('bad token secret'),
+     'the file ~/.netrc, which may hold credentials for it, cannot be understood'),
     (ValueError('x\n\x1b' * 999), r"it cannot be asked (ValueError: 'x\n\x1b"),
 ])
 def test_a_failure_is_told_in_our_words(error, sentence):
@@ -159,7 +164,8 @@ def test_a_body_without_an_end_is_given_up_at_its_limit():
 
 
 MIRROR = 'http://127.0.0.1:1'  # nobody is there
-CLIENT = release.Client({'url': MIRROR, 'username': None, 'password': None, 'force_basic_auth': False, 'ca_path': None, 'use_proxy': False,
+CLIENT = release.Client({'url': MIRROR, 'username': None, 'password': None, 'force_basic_auth': False,
+                         'ca_path': None, 'use_proxy': False,
                          'timeout': 5})
 FILES = {'k3s': support.elf('amd64'), 'k3s-airgap-images-amd64.tar.zst': b'images'}
 
@@ -218,8 +224,10 @@ def test_a_run_that_was_killed_between_two_renames_is_completed_by_the_next(tmp_
 
 def test_the_documentation_says_what_the_action_takes():
     options = yaml.safe_load(DOCUMENTATION)['options']
-    assert {name: (option['type'], option.get('elements'), option.get('default')) for name, option in options.items()} == {
-        name: (spec.get('type', 'str'), spec.get('elements'), spec.get('default')) for name, spec in release.ARGUMENTS.items()}
+    assert {name: (option['type'], option.get('elements'), option.get('default'))
+            for name, option in options.items()} == {
+        name: (spec.get('type', 'str'), spec.get('elements'), spec.get('default'))
+        for name, spec in release.ARGUMENTS.items()}
     assert options['images']['choices'] == list(release.ARCHIVES)
     assert (release.TEXT_LIMIT, release.FILE_LIMIT, release.SLOWEST) == (2 ** 20, 2 * 2 ** 30, 4096)
     text = ' '.join(DOCUMENTATION.split())

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 import support
 
-report = support.load_plugin('plugins/action/report.py')
-documentation = support.load_plugin('plugins/modules/report.py')
+report = support.collection_module('plugins.action.report')
+documentation = support.collection_module('plugins.modules.report')
 PAGE = (support.ROOT / 'docs' / 'report.md').read_text()
 
 DIGEST = '0c043f8f77dbeee3c4b51aa54811506b28c7b74401710468dccbf0f396ac0f93'
@@ -362,7 +362,7 @@ ANY = st.one_of(
     st.dictionaries(st.text(max_size=5), st.text(), max_size=2),
 )
 WIDE = st.text(st.characters() | st.sampled_from('日本語👍\x1b\x9b\u202e|\n\\ \u0301'), max_size=300)
-FILE = st.fixed_dictionaries({}, optional={name: ANY | WIDE for name in report.FILE_FIELDS})
+FILE = st.fixed_dictionaries({}, optional=dict.fromkeys(report.FILE_FIELDS, ANY | WIDE))
 KNOWN = st.fixed_dictionaries(
     {},
     optional={
@@ -375,7 +375,8 @@ RESULT = ANY | st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=int(os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES', 300)), derandomize=True, deadline=None, database=None
+    max_examples=int(os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES', '300')), derandomize=True, deadline=None,
+    database=None
 )
 @given(st.dictionaries(WIDE, RESULT, max_size=4), st.integers(80, 100), WIDE)
 def test_whatever_nodes_say_the_report_stays_in_its_width_and_is_text(results, width, title):

@@ -1,13 +1,12 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pure parts of the action stage: where archives go, whether there is room, and what is believed of a step before."""
+"""The pure parts of the action stage: where archives go, whether there is room, and what is believed of a step
+before."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,23 +15,17 @@ import support
 
 @pytest.fixture(name='stage', scope='module')
 def fixture_stage():
-    """The module, with what it imports from the collection: this repository under the collection's name."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ('ansible_collections', 'ansible_collections.airgap', 'ansible_collections.airgap.k3s'):
-            package = ModuleType(name)
-            package.__path__, package._collection_meta = [str(support.ROOT)], {}
-            patch.setitem(sys.modules, name, package)
-        yield importlib.import_module('ansible_collections.airgap.k3s.plugins.action.stage')
-        for name in [name for name in sys.modules if name.startswith('ansible_collections.airgap.k3s.')]:
-            patch.delitem(sys.modules, name)
+    return support.collection_module('plugins.action.stage')
 
 
 @pytest.mark.parametrize('variables, found', [
     ({}, ('k3s_artifact_images_dest', '/var/lib/rancher/k3s/agent/images')),
     ({'k3s_server_location': '/data'}, ('k3s_server_location', '/data/agent/images')),
     ({'k3s_server_location': ''}, ('k3s_artifact_images_dest', '/var/lib/rancher/k3s/agent/images')),
-    ({'k3s_server_location': '/data', 'k3s_artifact_data_dir': '/other'}, ('k3s_artifact_data_dir', '/other/agent/images')),
-    ({'k3s_artifact_data_dir': '/other', 'k3s_artifact_images_dest': '/images'}, ('k3s_artifact_images_dest', '/images')),
+    ({'k3s_server_location': '/data', 'k3s_artifact_data_dir': '/other'},
+     ('k3s_artifact_data_dir', '/other/agent/images')),
+    ({'k3s_artifact_data_dir': '/other', 'k3s_artifact_images_dest': '/images'},
+     ('k3s_artifact_images_dest', '/images')),
     ({'k3s_artifact_data_dir': ['/other']}, ('k3s_artifact_data_dir', ['/other']))])
 def test_the_images_directory_is_that_of_the_first_variable_that_is_set(stage, variables, found):
     assert stage.images_directory(variables.get) == found
@@ -45,7 +38,8 @@ def part(dest, to_send, free, mount):
 @pytest.mark.parametrize('parts, said', [
     ([('/a/k3s', 10, 10, '/')], []),
     ([('/a/k3s', 11, 10, '/')], ['11 bytes are needed in /a on the node, 10 are free']),
-    ([('/a/k3s', 6, 10, '/'), ('/a/x', 1, 10, '/'), ('/b/y', 4, 10, '/')], ['11 bytes are needed in /a and /b on the node, 10 are free']),
+    ([('/a/k3s', 6, 10, '/'), ('/a/x', 1, 10, '/'), ('/b/y', 4, 10, '/')],
+     ['11 bytes are needed in /a and /b on the node, 10 are free']),
     ([('/a/k3s', 6, 10, '/'), ('/b/y', 6, 10, '/var')], []),
     ([('/a/k3s', 11, 10, '/'), ('/b/y', 21, 20, '/var')], ['11 bytes are needed in /a ', '21 bytes are needed in /b ']),
     ([('/a/k3s', 6, 10, ''), ('/b/y', 6, 10, '')], []),  # nothing says that they share a file system
@@ -69,19 +63,23 @@ def test_an_archive_of_ones_own_supersedes_none_of_the_release(stage):
     assert stage.superseded(['k3s-airgap-images-arm64.tar.zst'], ['own.tar']) == []
 
 
-ENTRY = {'kind': 'binary', 'source': '/srv/k3s', 'dest': '/usr/local/bin/k3s', 'size': 7, 'sha256': 'ab' * 32, 'owner': 'root', 'machine': 'x86_64',
+ENTRY = {'kind': 'binary', 'source': '/srv/k3s', 'dest': '/usr/local/bin/k3s', 'size': 7, 'sha256': 'ab' * 32,
+         'owner': 'root', 'machine': 'x86_64',
          'uid': 0, 'gid': 0, 'waiting': 'dir 123', 'token': '12 34 7', 'came': 'pushed'}
 
 
 def test_what_a_step_noted_of_a_file_comes_back_as_a_job(stage):
     job, node, waiting, token = stage.part_of_entry(ENTRY)
-    assert (job.dest, job.mode, job.owner, job.artifact.sha256, job.trial) == ('/usr/local/bin/k3s', '0755', 'root', 'ab' * 32, False)
+    assert (job.dest, job.mode, job.owner, job.artifact.sha256, job.trial) == ('/usr/local/bin/k3s', '0755',
+                                                                               'root', 'ab' * 32, False)
     assert (node.machine, node.status, waiting, token) == ('x86_64', {'uid': 0, 'gid': 0}, 'dir 123', '12 34 7')
 
 
 @pytest.mark.parametrize('change', [
-    {'kind': 'key'}, {'kind': None}, {'dest': 'bin/k3s'}, {'dest': '/a\0b'}, {'sha256': '$(id)'}, {'sha256': 'ab'}, {'size': '7'}, {'size': None},
-    {'uid': '0;id'}, {'owner': 'root; id'}, {'waiting': 'dir 1;id'}, {'waiting': '../.. 1'}, {'token': '$(id)'}, {'token': None}, {'machine': 5}])
+    {'kind': 'key'}, {'kind': None}, {'dest': 'bin/k3s'}, {'dest': '/a\0b'}, {'sha256': '$(id)'}, {'sha256': 'ab'},
+    {'size': '7'}, {'size': None},
+    {'uid': '0;id'}, {'owner': 'root; id'}, {'waiting': 'dir 1;id'}, {'waiting': '../.. 1'}, {'token': '$(id)'},
+    {'token': None}, {'machine': 5}])
 def test_what_no_step_can_have_noted_goes_into_no_command(stage, change):
     assert stage.part_of_entry({**ENTRY, **change}) is None
 
@@ -91,7 +89,8 @@ def test_what_is_no_entry_goes_into_no_command(stage, entry):
     assert stage.part_of_entry(entry) is None
 
 
-@pytest.mark.parametrize('result', [{}, {'k3s_artifact': 'x'}, {'k3s_artifact': {}}, {'k3s_artifact': {'files': 'x'}}, {'k3s_artifact': {'files': [{}]}}])
+@pytest.mark.parametrize('result', [{}, {'k3s_artifact': 'x'}, {'k3s_artifact': {}}, {'k3s_artifact': {'files': 'x'}},
+                                    {'k3s_artifact': {'files': [{}]}}])
 def test_a_result_of_another_task_is_a_problem_and_not_a_host_without_problems(stage, result):
     assert stage.known_of(result)['problems'] == ['The step before noted nothing of this host.']
 

@@ -53,7 +53,8 @@ def test_the_documented_table_is_the_table_of_the_code():
         if row:
             assert row.group(4) == row.group(2)
             documented[row.group(2)] = (tuple(row.group(1).split(', ')), row.group(3))
-    assert documented == {release.arch: (release.machines, release.binary) for release in k3s.RELEASES if release.binary}
+    assert documented == {release.arch: (release.machines, release.binary)
+                          for release in k3s.RELEASES if release.binary}
 
 
 def test_the_documented_choices_are_those_of_the_code():
@@ -65,7 +66,8 @@ def test_the_documented_choices_are_those_of_the_code():
     assert all(hasattr(k3s.LookupModule, f'_get_{term}') for term in k3s.TERMS)
 
 
-@pytest.mark.parametrize('machine', ['armv6l', 'armv6', 'armv5tel', 'armel', 'i686', 'i586', 'i386', 'ppc64le', 'ppc64', 'mips64', 'loongarch64'])
+@pytest.mark.parametrize('machine', ['armv6l', 'armv6', 'armv5tel', 'armel', 'i686', 'i586', 'i386', 'ppc64le', 'ppc64',
+                                     'mips64', 'loongarch64'])
 def test_a_known_machine_without_a_release_is_an_error_that_says_so(machine):
     with pytest.raises(k3s.ArtifactError) as caught:
         k3s.resolve_host('node', machine, {})
@@ -75,7 +77,8 @@ def test_a_known_machine_without_a_release_is_an_error_that_says_so(machine):
     assert 'k3s_binary_map' in message
 
 
-HOSTILE = ['../../etc', '/etc/passwd', '{{ 7*7 }}', 'k3s\0', 'x86_64\n', ' x86_64', 'X86_64', 'x86_64/../..', 'sparc64', '\udcff', 'x' * 10000]
+HOSTILE = ['../../etc', '/etc/passwd', '{{ 7*7 }}', 'k3s\0', 'x86_64\n', ' x86_64', 'X86_64', 'x86_64/../..', 'sparc64',
+           '\udcff', 'x' * 10000]
 
 
 @pytest.mark.parametrize('machine', HOSTILE)
@@ -90,12 +93,14 @@ def test_an_unknown_machine_is_an_error_that_shows_it_short_and_harmless(machine
 
 @pytest.mark.parametrize('machine', ['', 7, 0, True, ['x86_64'], {'x86_64': 1}, b'x86_64'])
 def test_a_machine_that_is_no_name_is_an_error(machine):
-    with pytest.raises(k3s.ArtifactError, match="host 'node' reports .* which is not a machine name. Set k3s_artifact_machine"):
+    with pytest.raises(k3s.ArtifactError,
+                       match="host 'node' reports .* which is not a machine name. Set k3s_artifact_machine"):
         k3s.resolve_host('node', machine, {})
 
 
 def test_without_a_machine_the_error_asks_for_facts():
-    with pytest.raises(k3s.ArtifactError, match='host \'node\' has no fact "architecture".* Gather facts, or set k3s_artifact_machine'):
+    with pytest.raises(k3s.ArtifactError,
+                       match='host \'node\' has no fact "architecture".* Gather facts, or set k3s_artifact_machine'):
         k3s.resolve_host('node', None, {})
 
 
@@ -106,7 +111,8 @@ def test_without_a_machine_the_error_asks_for_facts():
 ])
 def test_the_map_names_the_binary_of_a_machine(machine, name, arch, archive_arch, elf_machine):
     host = k3s.resolve_host('node', machine, {machine: name})
-    assert (host.machine, host.arch, host.binary, host.mapped, host.archive_arch) == (machine, arch, name, True, archive_arch)
+    assert (host.machine, host.arch, host.binary, host.mapped, host.archive_arch) == (machine, arch,
+                                                                                      name, True, archive_arch)
     assert (host.release.elf_machine if host.release else None) == elf_machine
 
 
@@ -140,7 +146,8 @@ def test_a_map_that_is_wrong_is_an_error_that_shows_the_entry(binary_map, phrase
     assert 'k3s_binary_map' + (' ' if not phrase.startswith('[') else '') + phrase in str(caught.value)
 
 
-@pytest.mark.parametrize('binary_map', [{}, {'armv6l': 'k3s-armv6'}, {'armv6l': 'builds/k3s..6'}, {'sparc_64.v9-a': 'k3s'}])
+@pytest.mark.parametrize('binary_map',
+                         [{}, {'armv6l': 'k3s-armv6'}, {'armv6l': 'builds/k3s..6'}, {'sparc_64.v9-a': 'k3s'}])
 def test_a_map_of_machines_to_files_below_the_directory_is_taken(binary_map):
     assert k3s.checked_binary_map(binary_map) == binary_map
 

@@ -13,15 +13,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lab import LAB_VARIABLE, Lab, LabError  # noqa: E402
-from lab_site import RATE, SMALL, Site  # noqa: E402
+from lab import LAB_VARIABLE, Lab, LabError
+from lab_site import RATE, SMALL, Site
 
 
 @pytest.fixture(scope='session', name='lab')
 def fixture_lab():
     """The lab that `make lab` has started, with its nodes as they are."""
     if not os.environ.get(LAB_VARIABLE):
-        pytest.exit(f'These tests need running nodes, and {LAB_VARIABLE} is not set: run `make lab` instead.', returncode=4)
+        pytest.exit(f'These tests need running nodes, and {LAB_VARIABLE} is not set: run `make lab` instead.',
+                    returncode=4)
     try:
         return Lab.load()
     except LabError as error:

@@ -35,11 +35,11 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from lab_install import install, register_handlers, unregister_handlers  # noqa: E402
-from lab_node import HOST_KEY_OPTIONS, ROOTS, Node, end_holders  # noqa: E402
-from lab_release import make_release  # noqa: E402
-from lab_roots import ADMIN, GUEST, passwd_line, prepare, remove_tree, USERS  # noqa: E402
-from lab_system import LabError, Lock, home, mount, require_root, run, say, stage, unmount_all  # noqa: E402
+from lab_install import install, register_handlers, unregister_handlers
+from lab_node import HOST_KEY_OPTIONS, ROOTS, Node, end_holders
+from lab_release import make_release
+from lab_roots import ADMIN, GUEST, passwd_line, prepare, remove_tree, USERS
+from lab_system import LabError, Lock, home, mount, require_root, run, say, stage, unmount_all
 
 LAB_VARIABLE = 'K3S_ARTIFACT_LAB'
 DEFAULT_NODES = 'amd64,arm64,armhf'
@@ -148,7 +148,8 @@ class Lab:
             login['ansible_ssh_private_key_file'] = str(self.key_file)
         hosts = {node.name: self._host_variables(node) for node in chosen}
         path = Path(path)
-        path.write_text(json.dumps({'all': {'hosts': hosts, 'vars': {**login, **variables}}}, indent=2) + '\n', encoding='utf-8')
+        path.write_text(json.dumps({'all': {'hosts': hosts, 'vars': {**login, **variables}}}, indent=2) + '\n',
+                        encoding='utf-8')
         return path
 
     @staticmethod
@@ -210,7 +211,8 @@ def parse(spec):
     for term in spec.split(','):
         match = TERM.fullmatch(term.strip())
         if not match or match['kind'] not in ROOTS or (match['rate'] and match['kind'] != 'slow'):
-            raise LabError(f'`{term}` is no kind of node; there are {", ".join(ROOTS)}, as in `amd64*10,slow:rate=5mbit`.')
+            raise LabError(f'`{term}` is no kind of node; there are {", ".join(ROOTS)}, as in '
+                           '`amd64*10,slow:rate=5mbit`.')
         rate = (match['rate'] or DEFAULT_RATE) if match['kind'] == 'slow' else None
         orders += [(match['kind'], rate)] * int(match['count'] or 1)
     return orders
@@ -326,7 +328,8 @@ def run_tests(lab, arguments):
     environment = dict(os.environ, **{LAB_VARIABLE: str(lab.file)})
     chosen = any((REPOSITORY / word.partition('::')[0]).exists() for word in arguments if not word.startswith('-'))
     argv = [sys.executable, '-m', 'pytest', *([] if chosen else [str(TESTS)]), *arguments]
-    child = subprocess.Popen(argv, cwd=REPOSITORY, env=environment, start_new_session=True, preexec_fn=end_with_parent)
+    child = subprocess.Popen(argv, cwd=REPOSITORY, env=environment, start_new_session=True,
+                             preexec_fn=end_with_parent)  # noqa: PLW1509 (there is one thread)
     try:
         return child.wait()
     finally:
@@ -350,9 +353,8 @@ def end_group(child):
 
 def command_up(options):
     """Brings a lab up and leaves it up."""
-    with stoppable():
-        with stage('up'):
-            lab = Lab.up(options.nodes)
+    with stoppable(), stage('up'):
+        lab = Lab.up(options.nodes)
     print_nodes(lab)
     print(f'export {LAB_VARIABLE}={lab.file}')
     return 0
@@ -385,14 +387,16 @@ def print_nodes(lab):
     print(f'{"node":<12} {"machine":<8} {"arch":<6} {"address":<18} {"says":<8} root')
     for node in lab.nodes.values():
         says = node.run('uname -m', check=False).stdout.strip() or 'nothing'
-        print(f'{node.name:<12} {node.machine:<8} {node.arch:<6} {node.host + ":" + str(node.port):<18} {says:<8} {node.root}', flush=True)
+        print(f'{node.name:<12} {node.machine:<8} {node.arch:<6} {node.host + ":" + str(node.port):<18} {says:<8} '
+              f'{node.root}', flush=True)
 
 
 def main(argv=None):
     """Runs one command and returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index('--') if '--' in words else len(words)
-    parser = argparse.ArgumentParser(prog='lab.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog='lab.py', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     for name in ('install', 'run', 'up', 'status', 'down'):
         function = globals()[f'command_{name}']

@@ -98,7 +98,8 @@ def mount_binfmt():
         try:
             run('mount', '-t', 'binfmt_misc', 'binfmt_misc', BINFMT)
         except LabError as error:
-            raise LabError(f'The kernel or container does not let us mount binfmt_misc, which runs ARM programs: {error}') from error
+            raise LabError('The kernel or container does not let us mount binfmt_misc, which runs ARM programs: '
+                           f'{error}') from error
 
 
 def register_handlers():

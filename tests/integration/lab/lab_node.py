@@ -119,8 +119,8 @@ class Node:
         `data` is its standard input. A status other than 0 raises LabError unless
         `check` is false.
         """
-        done = subprocess.run([*self.ssh(user), command], input=data or '', stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, timeout=timeout, check=False)
+        done = subprocess.run([*self.ssh(user), command], input=data or '', capture_output=True, text=True,
+                              timeout=timeout, check=False)
         if check and done.returncode:
             raise LabError(f'`{command}` on node {self.name} failed with status {done.returncode}: '
                            f'{done.stderr.strip() or done.stdout.strip()}')
@@ -134,7 +134,8 @@ class Node:
         self.root.mkdir(mode=0o755)
         run('ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', self.directory / 'host_key')
         address = f'{self.host}:{self.port}'
-        config = SSHD_CONFIG.format(address=address, directory=self.directory, home=self.directory.parents[1], root=self.root)
+        config = SSHD_CONFIG.format(address=address, directory=self.directory,
+                                    home=self.directory.parents[1], root=self.root)
         (self.directory / 'sshd_config').write_text(config, encoding='utf-8')
         self._start_holder()
         if self.rate:
@@ -164,7 +165,8 @@ class Node:
         """The ids of the node's processes (sshd among them), as the controller counts them."""
         holder = self._holder()
         space = system.namespace(holder, 'pid') if holder else None
-        return [pid for pid in system.process_ids() if space and pid != holder and system.namespace(pid, 'pid') == space]
+        return [pid for pid in system.process_ids() if space and pid != holder
+                and system.namespace(pid, 'pid') == space]
 
     def _mount(self):
         """Mounts a fresh overlay with what a running system has besides."""
@@ -323,7 +325,8 @@ class Node:
         with holder.stdout as ready:
             if ready.readline() != b'ready\n':
                 log = (self.directory / 'holder.log').read_text(encoding='utf-8', errors='replace').strip()
-                raise LabError(f'The namespaces of node {self.name} could not be made: {(log.splitlines() or ["no output"])[-1]}')
+                raise LabError(f'The namespaces of node {self.name} could not be made: '
+                               f'{(log.splitlines() or ["no output"])[-1]}')
         threading.Thread(target=holder.wait, daemon=True).start()
 
 
@@ -340,9 +343,9 @@ def holders(directory=None):
         words = system.command_line(pid)
         if len(words) < 3 or words[0] == 'unshare' or words[-2] != 'hold':
             continue
-        if Path(words[-1]).parent == nodes and words[-3].endswith('lab_node.py'):
-            if directory is None or words[-1] == str(directory):
-                found.append(pid)
+        ours = Path(words[-1]).parent == nodes and words[-3].endswith('lab_node.py')
+        if ours and (directory is None or words[-1] == str(directory)):
+            found.append(pid)
     return found
 
 

@@ -58,10 +58,11 @@ def run(*argv, check=True, **options):
     """
     argv = [os.fspath(word) for word in argv]
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, errors='replace', **options)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              errors='replace', check=False, **options)
     except FileNotFoundError as error:
-        raise LabError(f'The command {error.filename} is missing; `lab.py install` installs what the lab needs.') from error
+        raise LabError(f'The command {error.filename} is missing; `lab.py install` installs what the '
+                       'lab needs.') from error
     if check and done.returncode:
         said = ' '.join((done.stderr.strip() or done.stdout.strip() or 'no output').split())
         raise LabError(f'`{" ".join(argv)}` failed with status {done.returncode}: {said[-500:]}')
@@ -130,7 +131,8 @@ def process_name(pid):
 def parent(pid):
     """The id of a process's parent, or 0 when it is gone."""
     with contextlib.suppress(OSError):
-        return int(Path(f'/proc/{pid}/stat').read_text(encoding='utf-8', errors='replace').rpartition(')')[2].split()[1])
+        return int(Path(f'/proc/{pid}/stat').read_text(encoding='utf-8',
+                                                       errors='replace').rpartition(')')[2].split()[1])
     return 0
 
 
@@ -152,7 +154,8 @@ def kill(pids, timeout=10):
 def _alive(pid):
     """Whether a process still runs (a zombie does not)."""
     with contextlib.suppress(OSError):
-        return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8', errors='replace').rpartition(')')[2].split()[0] != 'Z'
+        return Path(f'/proc/{pid}/stat').read_text(encoding='utf-8',
+                                                   errors='replace').rpartition(')')[2].split()[0] != 'Z'
     return False
 
 

@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whatever fails on the way to a node: the old K3s stays whole and runs, nothing is left behind, the next run repairs it."""
+"""Whatever fails on the way to a node: the old K3s stays whole and runs, nothing is left behind, the next run repairs
+it."""
 
 import os
 import re
@@ -15,7 +16,9 @@ import pytest
 
 import support
 from lab_release import COMPILERS, MEGABYTE
-from lab_site import BIG, K3S, OLD, RATE, SMALL, arrived, cut, during, kill_controller, lie, reach, said, spoilt, tell_the_truth
+from lab_site import (
+    BIG, K3S, OLD, RATE, SMALL, arrived, cut, during, kill_controller, lie, reach, said, spoilt, tell_the_truth,
+)
 
 
 # --- faults that are there before the run ----------------------------------------------------------------------------
@@ -27,7 +30,7 @@ class Fault(NamedTuple):
     inject: object  # a generator function: breaks the site, yields, and mends it as an administrator would
     says: str  # a regular expression
     kinds: tuple = ('amd64',)
-    options: dict = {}  # noqa: RUF012, never changed
+    options: dict = {}
     runs: bool = True  # whether the old K3s can run while the fault is there
 
     def __str__(self):
@@ -54,7 +57,8 @@ def the_target_file_system_is_full(site):
     site.path.with_name('filler').unlink()
 
 
-@fault('cannot write to /usr/local/bin on the node, or its file system is read-only|Read-only file system', 'amd64', 'busybox')
+@fault('cannot write to /usr/local/bin on the node, or its file system is read-only|Read-only file system', 'amd64',
+       'busybox')
 def the_target_is_read_only(site):
     site.node.read_only('/usr/local/bin')
     yield
@@ -129,7 +133,8 @@ def an_option_needs_python_and_the_node_has_none(site):
 @fault('the node cannot run the new binary', 'amd64', 'busybox', 'armhf')
 def the_header_is_right_and_the_rest_is_no_program(site):
     """A shell may take what the kernel refuses for a script: the file below would then be one that succeeds."""
-    yield from spoilt(site, support.elf(site.node.arch, body=b'\ntouch /root/was-run-as-a-script\necho v1.31.4+k3s1\nexit 0\n'))
+    yield from spoilt(site, support.elf(site.node.arch,
+                                        body=b'\ntouch /root/was-run-as-a-script\necho v1.31.4+k3s1\nexit 0\n'))
     assert not site.node.path('/root/was-run-as-a-script').exists()
 
 
@@ -143,7 +148,8 @@ def linked_for(site, loader):
     program = site.folder / 'program'
     source = site.folder / 'program.c'
     source.write_text('int main(void) { return 0; }\n')
-    subprocess.run([COMPILERS[site.node.arch], f'-Wl,--dynamic-linker={loader}', '-o', str(program), str(source)], check=True)
+    subprocess.run([COMPILERS[site.node.arch], f'-Wl,--dynamic-linker={loader}', '-o', str(program), str(source)],
+                   check=True)
     return program.read_bytes()
 
 
@@ -268,7 +274,8 @@ def test_the_remote_temporary_folder_does_not_matter_to_the_short_path(site, inj
 
 def test_a_user_who_becomes_an_unprivileged_one_gets_the_binary_where_that_one_may_write(site, injected):
     here = site('amd64')
-    run = here.play(user='admin', play={'become': True, 'become_user': 'guest'}, variables={'k3s_artifact_dest': '/home/guest/k3s'})
+    run = here.play(user='admin', play={'become': True, 'become_user': 'guest'},
+                    variables={'k3s_artifact_dest': '/home/guest/k3s'})
     assert run.rc == 0, run.output
     target = here.node.path('/home/guest/k3s')
     assert support.sha256(target) == here.new and target.stat().st_uid != 0
@@ -316,7 +323,8 @@ def test_a_cut_connection_leaves_the_old_binary_and_the_next_run_continues(site,
     print(run.output)
     assert run.rc == 4
     message = said(run)
-    assert 'the connection broke' in message and f'What was at {K3S} before is still there, and the next run continues the transfer' in message
+    assert 'the connection broke' in message
+    assert f'What was at {K3S} before is still there, and the next run continues the transfer' in message
     here.check_unharmed()
     kept = here.partial.stat().st_size
     assert share * BIG <= kept < BIG
@@ -431,7 +439,8 @@ def truncate(path):
     os.truncate(path, 6 * MEGABYTE)
 
 
-@pytest.mark.parametrize(('spoil', 'says'), [(overwrite, 'is not the file that was verified'), (truncate, 'arrived incomplete')])
+@pytest.mark.parametrize(('spoil', 'says'),
+                         [(overwrite, 'is not the file that was verified'), (truncate, 'arrived incomplete')])
 def test_an_artifact_that_changes_while_it_is_sent_is_not_installed(site, injected, spoil, says):
     here = site('slow', BIG)
     good = here.source.read_bytes()
@@ -514,7 +523,8 @@ def test_two_runs_at_once_put_the_same_binary_in_place_once(site, injected):
 
 @pytest.mark.parametrize('number', ['', '.1'], ids=['an older release of ours', 'a shell'])
 def test_a_run_takes_over_what_another_one_still_writes_and_that_one_can_do_no_harm(site, injected, number):
-    """A program that is open for writing cannot be run. So what is tried and installed is a file that nobody else has open."""
+    """A program that is open for writing cannot be run. So what is tried and installed is a file that nobody else has
+    open."""
     here = site('amd64')
     here.remember()
     partial = here.path.with_name(f'.k3s-artifact.k3s.{here.new}{number}.part')
@@ -530,7 +540,8 @@ def test_a_run_takes_over_what_another_one_still_writes_and_that_one_can_do_no_h
 def test_two_runs_at_once_with_two_releases_leave_one_of_them_complete(site, injected):
     here = site('slow', BIG)
     here.remember()
-    other = here.lab.release(here.folder / 'other', layout='flat', version='v1.32.0+k3s1', size=BIG, images_size=1000, arches=['amd64'])
+    other = here.lab.release(here.folder / 'other', layout='flat', version='v1.32.0+k3s1', size=BIG,
+                             images_size=1000, arches=['amd64'])
     runs = both(here, {}, {'arguments': {'src': str(other.binaries['amd64'])}})
     assert 0 in [run.rc for run in runs]
     for run in runs:

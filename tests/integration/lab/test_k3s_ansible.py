@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The three ways of docs/k3s-ansible.md on real nodes: in one run each architecture gets its own binary and only its own images."""
+"""The three ways of docs/k3s-ansible.md on real nodes: in one run each architecture gets its own binary and only its
+own images."""
 
 import support
 
@@ -16,7 +17,8 @@ COMMON = {'machine': '{{ ansible_facts.architecture }}', 'node_root': ''}
 
 
 def release(lab, folder, layout):
-    """Make a small release; in folders of architectures the binary has the name under which k3s-ansible looks for it."""
+    """Make a small release; in folders of architectures the binary has the name under which k3s-ansible looks for
+    it."""
     made = lab.release(folder, layout=layout, size=1_000_000, images_size=100_000)
     if layout == 'per-arch':
         for path in made.binaries.values():
@@ -38,7 +40,8 @@ def assert_each_has_its_own(nodes, run):
 
 def test_way_1_the_lookup_in_the_inventory_serves_an_unedited_role(tmp_path, lab, nodes):
     airgap = release(lab, tmp_path / 'airgap', 'per-arch')
-    inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values(), k3s_artifact_dir=str(airgap), airgap_dir=role.DIRECTORY, **COMMON)
+    inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values(), k3s_artifact_dir=str(airgap),
+                              airgap_dir=role.DIRECTORY, **COMMON)
     env = {'ANSIBLE_COLLECTIONS_PATH': role.write_role(tmp_path)}
     run = support.play(tmp_path, [GATHER, ASK], hosts=inventory, env=env)
     assert_each_has_its_own(nodes, run)

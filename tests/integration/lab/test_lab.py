@@ -42,7 +42,8 @@ def copy_over_sftp(node, source, target):
     """Puts a file on a node with the sftp command."""
     login = node.ssh()
     options = [word for word in login[1:-1] if word not in ('-p', str(node.port))]
-    subprocess.run(['sftp', '-q', *options, '-P', str(node.port), '-b', '-', login[-1]], input=f'put {source} {target}\n',
+    subprocess.run(['sftp', '-q', *options, '-P', str(node.port), '-b', '-', login[-1]],
+                   input=f'put {source} {target}\n',
                    stdout=subprocess.DEVNULL, text=True, check=True)
 
 
@@ -60,7 +61,8 @@ def test_ansible_reaches_every_node_with_python(lab, nodes, tmp_path):
     inventory = lab.inventory(tmp_path / 'hosts.yml', nodes=nodes.values())
     ping = ansible(inventory, 'all', '-m', 'ansible.builtin.ping')
     assert ping.stdout.count('"ping": "pong"') == 3, ping.stdout
-    facts = ansible(inventory, 'all', '-m', 'ansible.builtin.setup', '-a', 'gather_subset=!all filter=ansible_architecture')
+    facts = ansible(inventory, 'all', '-m', 'ansible.builtin.setup', '-a',
+                    'gather_subset=!all filter=ansible_architecture')
     for node in nodes.values():
         assert f'"ansible_architecture": "{node.machine}"' in facts.stdout, facts.stdout
 
@@ -130,7 +132,8 @@ def test_a_stopped_sshd_refuses_and_a_started_one_accepts(amd64):
 
 
 def test_cut_connections_end_their_sessions_but_not_what_runs_in_the_background(amd64, arm64):
-    sessions = [subprocess.Popen([*node.ssh(), 'echo up; exec sleep 1000'], stdout=subprocess.PIPE) for node in (amd64, arm64)]
+    sessions = [subprocess.Popen([*node.ssh(), 'echo up; exec sleep 1000'], stdout=subprocess.PIPE)
+                for node in (amd64, arm64)]
     for session in sessions:
         assert session.stdout.readline() == b'up\n'
     amd64.run('(nohup tail -f /dev/null >/dev/null 2>&1 &)')
@@ -238,7 +241,8 @@ def test_the_inventory_keeps_ansibles_own_ssh_args(lab, tmp_path):
 
 
 def test_a_spec_lists_kinds_counts_and_rates():
-    assert parse('amd64*2,slow,slow:rate=5mbit') == [('amd64', None), ('amd64', None), ('slow', '20mbit'), ('slow', '5mbit')]
+    assert parse('amd64*2,slow,slow:rate=5mbit') == [('amd64', None), ('amd64', None),
+                                                     ('slow', '20mbit'), ('slow', '5mbit')]
     for wrong in ('', 'mips', 'amd64:rate=5mbit', 'amd64*x', 'amd64 arm64'):
         with pytest.raises(LabError, match='no kind of node'):
             parse(wrong)

@@ -21,7 +21,8 @@ def fixture_airgap(lab, tmp_path_factory):
 def copy_task(airgap, **arguments):
     """A play with the task of k3s-ansible that distributes the binary, reached through the drop-in files."""
     return [{'hosts': 'all', 'gather_facts': True, 'gather_subset': ['!all', '!min', 'platform'], 'tasks': [
-        {'name': 'stage', 'ansible.legacy.copy': {'src': f'{airgap}/k3s', 'dest': '/usr/local/bin/k3s', 'mode': '0755', **arguments}}]}]
+        {'name': 'stage', 'ansible.legacy.copy': {'src': f'{airgap}/k3s', 'dest': '/usr/local/bin/k3s',
+                                                  'mode': '0755', **arguments}}]}]
 
 
 def assert_each_has_its_own(nodes):
@@ -60,7 +61,8 @@ def test_one_node_that_cannot_be_served_keeps_every_file_from_every_node(tmp_pat
         bad.path('/usr/local/bin').rename(bad.path('/usr/local/nobin'))
         undo = '[ -d /usr/local/bin ] || mv /usr/local/nobin /usr/local/bin'
     else:
-        assert bad.run('mount --bind /usr/local/bin /usr/local/bin && mount -o remount,bind,noexec /usr/local/bin').returncode == 0
+        assert bad.run('mount --bind /usr/local/bin /usr/local/bin && mount -o remount,bind,noexec '
+                       '/usr/local/bin').returncode == 0
         undo = 'umount /usr/local/bin'
     inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values())
     arguments = ('airgap.k3s.stage', '-e', f'k3s_artifact_dir={airgap}', '-e', 'k3s_artifact_hosts=all')
@@ -81,7 +83,8 @@ def test_one_node_that_cannot_be_served_keeps_every_file_from_every_node(tmp_pat
 def test_a_copy_task_of_an_existing_playbook_gives_each_architecture_its_own_binary(tmp_path, lab, nodes, login):
     airgap = tmp_path / 'airgap'
     lab.release(airgap, layout='flat', version=VERSION)
-    inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values(), user=login.split()[0], password='password' in login)
+    inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values(), user=login.split()[0],
+                              password='password' in login)
     plays = copy_task(airgap, owner='root', group='root')
     plays[0]['become'] = True
     run = support.play(tmp_path, plays, hosts=inventory)
@@ -123,14 +126,16 @@ def test_a_busybox_node_without_python_is_staged(tmp_path, lab, extra_nodes, air
     node, = extra_nodes('busybox')
     inventory = lab.inventory(tmp_path / 'inventory.yml', [node])
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'stage', 'copy': {'src': f'{airgap}/k3s', 'dest': '/usr/local/bin/k3s', 'owner': 'root', 'mode': '0755'}},
+        {'name': 'stage', 'copy': {'src': f'{airgap}/k3s', 'dest': '/usr/local/bin/k3s',
+                                   'owner': 'root', 'mode': '0755'}},
         {'name': 'images', 'copy': {'src': '{{ item }}', 'dest': '/var/lib/rancher/k3s/agent/images/'},
          'with_fileglob': [f'{airgap}/*.tar.zst', f'{airgap}/amd64/*.tar.zst']}]}]
     node.path('/usr/local/bin').mkdir(parents=True, exist_ok=True)
     run = support.play(tmp_path, plays, hosts=inventory)
     assert run.rc == 0, run.output
     assert support.elf_arch(node.path('/usr/local/bin/k3s')) == 'amd64'
-    assert [path.name for path in node.path('/var/lib/rancher/k3s/agent/images').iterdir()] == ['k3s-airgap-images-amd64.tar.zst']
+    assert ([path.name for path in node.path('/var/lib/rancher/k3s/agent/images').iterdir()]
+            == ['k3s-airgap-images-amd64.tar.zst'])
     assert support.play(tmp_path, plays, hosts=inventory).changed() == 0
 
 

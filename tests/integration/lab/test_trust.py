@@ -21,8 +21,10 @@ CANARY = 'the canary sings 4711'
 SMALL = 1000 * 1000
 # What a node may say that it is. {canary} is the path of a file on the controller that no node may get.
 LIES = (
-    '../../secret/k3s', '{canary}', 'x86_64/../../../secret/k3s', "{{{{ lookup('ansible.builtin.file', '{canary}') }}}}",
-    "{{{{ lookup('ansible.builtin.pipe', 'cat {canary}') }}}}", "{{% include '{canary}' %}}", '$(cat {canary})', 'x86_64\n@machine={canary}',
+    '../../secret/k3s', '{canary}', 'x86_64/../../../secret/k3s',
+    "{{{{ lookup('ansible.builtin.file', '{canary}') }}}}",
+    "{{{{ lookup('ansible.builtin.pipe', 'cat {canary}') }}}}", "{{% include '{canary}' %}}", '$(cat {canary})',
+    'x86_64\n@machine={canary}',
 )
 FACTS = 'import platform; platform.machine = lambda: {!r}\n'
 
@@ -49,20 +51,25 @@ def let_lie(node, text):
 def traced(folder, environment, playbook, inventory, *arguments):
     """Run ansible-playbook under strace; return its output and every path that it or a child of its opened."""
     trace = folder / 'trace'
-    command = ['strace', '-f', '-qq', '-y', '--seccomp-bpf', '-e', 'trace=open,openat,openat2', '-e', 'signal=none', '-s', '4096',
-               '-o', str(trace), str(support.PROGRAMS / 'ansible-playbook'), '-i', str(inventory), str(playbook), *arguments]
+    command = ['strace', '-f', '-qq', '-y', '--seccomp-bpf', '-e', 'trace=open,openat,openat2', '-e',
+               'signal=none', '-s', '4096',
+               '-o', str(trace), str(support.PROGRAMS / 'ansible-playbook'), '-i', str(inventory),
+               str(playbook), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, timeout=600, check=False)
-    opens = re.findall(r'open(?:at2?)?\((?:AT_FDCWD<(.*?)>|\d+<(.*?)>|)(?:, )?"(.*?)"', trace.read_text(errors='replace'))
+    opens = re.findall(r'open(?:at2?)?\((?:AT_FDCWD<(.*?)>|\d+<(.*?)>|)(?:, )?"(.*?)"',
+                       trace.read_text(errors='replace'))
     return done.stdout, {os.path.realpath(os.path.join(one or other or folder, path)) for one, other, path in opens}
 
 
 def holds(root, text):
     """Tell which files below *root* hold *text*."""
-    return subprocess.run(['grep', '-rlFa', '--', text, str(root)], stdout=subprocess.PIPE, text=True, check=False).stdout.split()
+    return subprocess.run(['grep', '-rlFa', '--', text, str(root)], stdout=subprocess.PIPE, text=True,
+                          check=False).stdout.split()
 
 
-def test_no_file_outside_the_artifact_directory_is_read_or_sent_whatever_a_node_says(tmp_path, short, lab, extra_nodes, airgap):
+def test_no_file_outside_the_artifact_directory_is_read_or_sent_whatever_a_node_says(tmp_path, short,
+                                                                                     lab, extra_nodes, airgap):
     canary = tmp_path / 'secret' / 'k3s'
     honest, *liars = extra_nodes('amd64', 1 + len(LIES))
     for node, lie in zip(liars, LIES):
@@ -84,7 +91,8 @@ def test_no_file_outside_the_artifact_directory_is_read_or_sent_whatever_a_node_
     print(output)
     artifacts = {str(path) for path in airgap.rglob('*') if path.is_file()}
     assert str(airgap / 'amd64' / 'k3s') in opened, 'the trace sees what is read'
-    others = {path for path in opened if path.startswith(f'{tmp_path}/') and path not in artifacts and os.path.isfile(path)}
+    others = {path for path in opened if path.startswith(f'{tmp_path}/') and path not in artifacts
+              and os.path.isfile(path)}
     allowed = ('home/', 'action_plugins/', 'lookup_plugins/', 'site.yml', 'inventory.yml')
     assert {path for path in others if not os.path.relpath(path, tmp_path).startswith(allowed)} == set()
     assert CANARY not in output
@@ -107,12 +115,14 @@ def test_the_tripwire_notices_a_file_that_is_read(tmp_path, short, lab, amd64, a
     assert [Path(path).name for path in holds(amd64.directory / 'layer' / 'upper', CANARY)] == ['sent']
 
 
-def test_a_link_in_the_artifact_directory_is_the_users_own_word_except_for_a_name_from_k3s_binary_map(tmp_path, lab, amd64, airgap):
+def test_a_link_in_the_artifact_directory_is_the_users_own_word_except_for_a_name_from_k3s_binary_map(tmp_path, lab,
+                                                                                                      amd64, airgap):
     outside = tmp_path / 'elsewhere'
     (airgap / 'amd64' / 'k3s').rename(outside)
     (airgap / 'amd64' / 'k3s').symlink_to(outside)
     inventory = lab.inventory(tmp_path / 'inventory.yml', [amd64], k3s_artifact_dir=str(airgap))
-    plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': [{'name': 'stage', 'copy': {'src': 'k3s', 'dest': K3S, 'mode': '0755'}}]}]
+    plays = [{'hosts': 'all', 'gather_facts': False,
+              'tasks': [{'name': 'stage', 'copy': {'src': 'k3s', 'dest': K3S, 'mode': '0755'}}]}]
     run = support.play(tmp_path, plays, '-e', json.dumps({'k3s_binary_map': {'x86_64': 'k3s'}}), hosts=inventory)
     assert run.rc == 2
     assert 'is a link that leaves the artifact directory' in run.result('amd64', 'stage')['msg']
@@ -138,7 +148,8 @@ def test_preflight_reports_every_real_node_and_writes_nothing_on_them(tmp_path, 
     same, different, dead = extra_nodes('amd64', 3)
     shutil.copy(airgap / 'amd64' / 'k3s', same.path(K3S))
     same.path(K3S).chmod(0o755)
-    old = lab.release(tmp_path / 'old', layout='flat', version='v1.30.0+k3s1', size=SMALL, images_size=1000, arches=['amd64'])
+    old = lab.release(tmp_path / 'old', layout='flat', version='v1.30.0+k3s1', size=SMALL,
+                      images_size=1000, arches=['amd64'])
     shutil.copy(old.binaries['amd64'], different.path(K3S))
     shutil.copy(airgap / 'amd64' / 'k3s', nodes['arm64'].path(K3S))
     everyone = [same, different, dead, nodes['arm64'], nodes['armhf']]
@@ -156,10 +167,12 @@ def test_preflight_reports_every_real_node_and_writes_nothing_on_them(tmp_path, 
     assert any(f'{dead.name} is unreachable' in problem for problem in report[dead.name]['problems'])
     binaries = {name: row['files'][0] for name, row in report.items() if row['files']}
     assert {name: (file['installed'], file['action']) for name, file in binaries.items()} == {
-        same.name: ('same', 'nothing'), different.name: ('different', 'replace'), 'arm64': ('wrong architecture', 'replace'),
+        same.name: ('same', 'nothing'), different.name: ('different', 'replace'),
+        'arm64': ('wrong architecture', 'replace'),
         'armhf': ('absent', 'install')}
     assert {name: (row['machine'], row['arch']) for name, row in report.items() if row['files']} == {
-        same.name: ('x86_64', 'amd64'), different.name: ('x86_64', 'amd64'), 'arm64': ('aarch64', 'arm64'), 'armhf': ('armv7l', 'arm')}
+        same.name: ('x86_64', 'amd64'), different.name: ('x86_64', 'amd64'), 'arm64': ('aarch64', 'arm64'),
+        'armhf': ('armv7l', 'arm')}
     markdown = (tmp_path / 'report.md').read_text()
     for node in everyone:
         if node is dead:
@@ -186,7 +199,8 @@ def test_the_gpg_commands_of_the_documentation_sign_a_bundle_and_notice_a_change
     env = {**os.environ, 'GNUPGHOME': str(short)}
 
     def sh(script):
-        return subprocess.run(['sh', '-ec', script], cwd=airgap, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        return subprocess.run(['sh', '-ec', script], cwd=airgap, env=env, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True,
                               stdin=subprocess.DEVNULL, check=False)
     try:
         made = sh("gpg --batch --quiet --passphrase '' --quick-generate-key 'Release <release@example.com>'")
@@ -195,7 +209,8 @@ def test_the_gpg_commands_of_the_documentation_sign_a_bundle_and_notice_a_change
         assert signed.returncode == 0, signed.stdout
         assert sh(check).returncode == 0
         names = {line.split()[1] for line in (airgap / 'SHA256SUMS').read_text().splitlines()}
-        assert names == {f'./{path.relative_to(airgap)}' for path in airgap.rglob('*') if path.is_file() and 'SHA256SUMS' not in path.name}
+        assert names == {f'./{path.relative_to(airgap)}' for path in airgap.rglob('*') if path.is_file()
+                         and 'SHA256SUMS' not in path.name}
         with open(airgap / 'arm64' / 'k3s-arm64', 'ab') as file:
             file.write(b'more')
         changed = sh(check)

@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The release is read from real Go programs, built as K3s builds its launcher: static, stripped, with a large embedded file."""
+"""The release is read from real Go programs, built as K3s builds its launcher: static, stripped, with a large embedded
+file."""
 
 from __future__ import annotations
 
@@ -55,10 +56,12 @@ def source(tmp_path_factory):
 
 def build(source, arch, version, *environment):
     path = source / f'k3s-{arch}-{version}'
-    flags = f'-X main.Version={version} -X main.GitVersion={version} -X main.Containerd=v1.7.23-k3s2 -w -s -extldflags -static'
+    flags = (f'-X main.Version={version} -X main.GitVersion={version} -X main.Containerd=v1.7.23-k3s2 '
+             '-w -s -extldflags -static')
     variables = dict(entry.split('=') for entry in environment)
     subprocess.run(['go', 'build', '-ldflags', flags, '-o', path], cwd=source, check=True, env={
-        **os.environ, 'CGO_ENABLED': '0', 'GOOS': 'linux', 'GOARCH': arch, 'GOFLAGS': '-mod=mod', 'GOPROXY': 'off', 'GOTOOLCHAIN': 'local', **variables})
+        **os.environ, 'CGO_ENABLED': '0', 'GOOS': 'linux', 'GOARCH': arch, 'GOFLAGS': '-mod=mod', 'GOPROXY': 'off',
+        'GOTOOLCHAIN': 'local', **variables})
     return path
 
 
@@ -88,7 +91,8 @@ def test_a_program_of_another_system_is_refused(source):
 def test_a_position_independent_program_is_one_and_a_library_is_none(source):
     host = k3s.resolve_host('node', support.MACHINES[support.NATIVE], {})
     (source / 'main.c').write_text('int main(void) { return 0; }\nconst char *version = "v1.31.4+k3s1";\n')
-    for flags, right in ((['-static-pie'], True), (['-pie'], True), (['-shared', '-fPIC', '-Wl,-soname,libk3s.so'], False), (['-shared', '-fPIC'], None)):
+    for flags, right in ((['-static-pie'], True), (['-pie'], True),
+                         (['-shared', '-fPIC', '-Wl,-soname,libk3s.so'], False), (['-shared', '-fPIC'], None)):
         subprocess.run(['gcc', *flags, '-o', source / 'program', source / 'main.c'], check=True)
         if right:
             assert k3s.verified_binary(str(source / 'program'), host, 'auto').version == 'v1.31.4+k3s1'
