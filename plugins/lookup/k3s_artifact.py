@@ -953,7 +953,7 @@ def signed_digest(path, names, root, keyring):
     digest = next((lines[name] for name in wanted if name in lines), None)
     if digest:
         return digest
-    other = next((line for line in lines if f'/{line}'.endswith(f'/{wanted[0]}') or wanted[0].endswith(f'/{line}')), None)
+    other = next((line for line in lines if line.endswith('/' + wanted[0]) or wanted[0].endswith('/' + line)), None)
     raise ArtifactError(f'is not in the signed list {top}/{SIGNED_LIST}' + (
         f', which is for another folder: it names {shown(other)} and not {wanted[0]}' if other else ''), 'signature')
 
@@ -1464,7 +1464,7 @@ def listing(root):
 # --- variables -------------------------------------------------------------------------------------------------------
 
 
-# Every variable whose name begins with k3s_artifact_ or k3s_download_, and what it is for.
+# Every variable whose name begins with k3s_artifact_, k3s_bundle_ or k3s_download_, and what it is for.
 KNOWN_VARIABLES = {
     'k3s_artifact_become': 'false: the playbooks stay the user who logs in',
     'k3s_artifact_dest': 'the install path on the node',
@@ -1475,11 +1475,17 @@ KNOWN_VARIABLES = {
     'k3s_artifact_images': 'globs that narrow which image archives are taken',
     'k3s_artifact_images_dest': 'the images directory on the node',
     'k3s_artifact_keep_going': 'true: put in place what can be, host by host',
+    'k3s_artifact_keyring': 'the public key of a signed checksum list',
     'k3s_artifact_machine': 'what the node calls itself',
     'k3s_artifact_probe': 'false: the new binary is not tried on the node',
     'k3s_artifact_report': 'where the report is written',
     'k3s_artifact_scratch': 'the scratch folder of the demo',
+    'k3s_artifact_sign_key': 'the key that signs a bundle',
+    'k3s_artifact_sign_password': 'the password of that key',
     'k3s_artifact_verify': 'how files are verified on the controller',
+    'k3s_bundle_download': 'false: a bundle is packed from what is there',
+    'k3s_bundle_extra': 'more files for a bundle',
+    'k3s_bundle_file': 'where a bundle is written',
     'k3s_download_arches': 'the architectures to download',
     'k3s_download_ca_path': 'the CA of the mirror to download from',
     'k3s_download_environment': 'environment variables of the download',
@@ -1497,7 +1503,7 @@ KNOWN_VARIABLES = {
 def misspelt(variables):
     """Return (name, the known name that it resembles or '') of what is called like ours and is not ours."""
     names = sorted(name for name in variables if isinstance(name, str) and name not in KNOWN_VARIABLES
-                   and name.startswith(('k3s_artifact_', 'k3s_download_')))
+                   and name.startswith(('k3s_artifact_', 'k3s_bundle_', 'k3s_download_')))
     return [(name, next(iter(difflib.get_close_matches(name[:80], KNOWN_VARIABLES, 1)), '')) for name in names]
 
 
