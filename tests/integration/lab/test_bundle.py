@@ -4,13 +4,17 @@
 """airgap.k3s.bundle over a folder that is there, and the way of its tar to the lookup. Needs gpg and minisign, no nodes."""
 
 import fcntl
+import functools
+import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 
 import pytest
 
@@ -317,3 +321,47 @@ def test_two_runs_at_once_are_refused(tmp_path, keys, airgap):
         assert 'Another run is packing' in result(bundle(tmp_path, keys))['msg']
     finally:
         os.close(folder)
+
+
+@pytest.fixture(name='mirror')
+def fixture_mirror(tmp_path):
+    """A web server that has the release as K3s publishes it; the variables that name it."""
+    support.release(tmp_path / 'mirror' / 'v1.31.4+k3s1', 'amd64', 'arm64', 'arm')
+    (tmp_path / 'mirror' / 'install.sh').write_text('#!/bin/sh\n')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / 'mirror')
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}'
+        yield {'k3s_download_url': url, 'k3s_download_install_url': f'{url}/install.sh'}
+        server.shutdown()
+
+
+def test_every_command_of_the_page_runs_in_its_order(tmp_path, keys, mirror):
+    page = (support.ROOT / 'docs' / 'carry.md').read_text().replace('/srv/', f'{tmp_path}/srv/')
+    for folder in ('srv/rpm', 'srv/inside', 'node/bin', 'node/agent/images'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ('k3s-selinux-1.6-1.el9.noarch.rpm', 'container-selinux.rpm'):
+        (tmp_path / 'srv' / 'rpm' / name).write_bytes(b'rpm')
+    variables, = re.findall(r'^```yaml\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    (tmp_path / 'bundle.yml').write_text(variables)
+    node = {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable, 'k3s_artifact_machine': 'aarch64',
+            'k3s_artifact_probe': False, 'k3s_artifact_become': False, 'k3s_artifact_dest': f'{tmp_path}/node/bin/k3s',
+            'k3s_artifact_images_dest': f'{tmp_path}/node/agent/images'}
+    (tmp_path / 'inventory.yml').write_text(json.dumps({'k3s_cluster': {'hosts': {'node': node}}}))
+    (tmp_path / 'connected.yml').write_text(json.dumps({'all': {'vars': mirror}}))
+    env = support.environment(tmp_path, ANSIBLE_COLLECTIONS_PATH=support.collection_path(tmp_path), GNUPGHOME=str(keys / 'page'),
+                              ANSIBLE_INVENTORY=str(tmp_path / 'connected.yml'), PATH=f'{support.PROGRAMS}:{os.environ["PATH"]}')
+    (keys / 'page').mkdir(mode=0o700)
+    try:
+        for block in re.findall(r'^```console\n(.*?)^```', page, re.MULTILINE | re.DOTALL):
+            done = subprocess.run(['sh', '-ec', block], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, check=False)
+            assert done.returncode == 0, done.stdout
+    finally:
+        subprocess.run(['gpgconf', '--homedir', keys / 'page', '--kill', 'all'], check=False)
+    assert support.sha256(tmp_path / 'node' / 'bin' / 'k3s') == support.sha256(tmp_path / 'mirror' / 'v1.31.4+k3s1' / 'k3s-arm64')
+    inside = tmp_path / 'srv' / 'inside' / 'airgap'
+    assert sorted(path.name for path in inside.iterdir()) == ['SHA256SUMS', 'SHA256SUMS.asc', 'amd64', 'arm', 'arm64', 'manifest.json']
+    with tarfile.open(tmp_path / 'srv' / 'k3s.tar') as tar:
+        assert {'airgap/SHA256SUMS.minisig', 'airgap/k3s-selinux-1.6-1.el9.noarch.rpm',
+                'airgap/arm64/container-selinux.rpm'} <= set(tar.getnames())
