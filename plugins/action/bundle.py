@@ -24,12 +24,13 @@ from ansible_collections.airgap.k3s.plugins.action.release import check_director
 from ansible_collections.airgap.k3s.plugins.action.report import size_text
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
     BINARY_NAMES, BY_MACHINE, SIGNATURES, SIGNED_ADVICE, SIGNED_LIST, ArtifactError, is_released_archive,
-    is_versioned_binary, opened, parse_elf, reading, resolve_host, run_folder, shown, signed_digest, split_archive,
-    verified_archive, verified_binary, verified_script)
+    is_versioned_binary, opened, parse_elf, parse_key, read_small, reading, resolve_host, run_folder, shown,
+    signature_of, signed_digest, signed_lines_of, split_archive, verified_archive, verified_binary, verified_script)
 
 ARGUMENTS = {
     'dir': {'type': 'path'}, 'path': {'type': 'path'}, 'version': {}, 'extra': {'type': 'list', 'elements': 'raw'},
-    'sign_key': {}, 'password': {'no_log': True},
+    'sign_key': {}, 'password': {'no_log': True}, 'verify_only': {'type': 'bool', 'default': False},
+    'keyring': {'type': 'path'},
 }
 
 MANIFEST = 'manifest.json'
@@ -326,6 +327,24 @@ def sign(text, key, secret, before):
     return name, signature
 
 
+def signed_names(root, keyring):
+    """Return the names that the signed list of the folder *root* holds, () where no *keyring* says who signs."""
+    if not keyring:
+        return ()
+    try:
+        key = parse_key(read_small(keyring))
+    except ArtifactError as error:
+        raise ArtifactError(f'k3s_artifact_keyring {keyring} {error}. {SIGNED_ADVICE["key"]}') from error
+    signature = signature_of(root, key)
+    if signature is None:
+        raise ArtifactError(f'{root}/{SIGNED_LIST} has no signature of {key.kind}. {SIGNED_ADVICE["signature"]}')
+    try:
+        return sorted(signed_lines_of(root, signature, key))
+    except ArtifactError as error:
+        advice = SIGNED_ADVICE.get(error.kind, SIGNED_ADVICE['signature'])
+        raise ArtifactError(f'{root}/{SIGNED_LIST} {error}. {advice}') from error
+
+
 # --- the action ------------------------------------------------------------------------------------------------------
 
 
@@ -356,13 +375,35 @@ class ActionModule(ActionBase):
             raise ArtifactError(f'k3s_bundle_file is {shown(path)}: write a whole path outside of {root}.')
         extra = extra_files(options['extra'])
         if not os.path.isdir(root):
-            if self._task.check_mode:
+            if self._task.check_mode and not options['verify_only']:
                 result.update(changed=True, msg=f'{root} would be packed into {path} once it is there.')
                 return
             raise ArtifactError(f'there is no folder {root}. Set k3s_artifact_dir to the folder that holds the files '
                                 f'of the K3s release, or download one into it.')
+        if options['verify_only']:
+            self._verify(root, options, result)
+            return
         with locked(root):
             self._pack(root, path, extra, options, result)
+
+    def _verify(self, root, options, result):
+        """Look at every file of the folder, for every arch, and raise with all that cannot be used."""
+        names, _links = names_below(root)
+        names += [MANIFEST] if os.path.lexists(os.path.join(root, MANIFEST)) else []
+        listed, files, problems = signed_names(root, options['keyring']), [], []
+        for name in names:
+            try:
+                files.append(described(name, os.path.join(root, name)))
+            except ArtifactError as error:
+                problems.append((name, error.__cause__ or error))
+        more, releases = examine(root, files, options['version'] or '', options['keyring'])
+        problems += [*more, *((name, ArtifactError('is missing, and the signed list names it', 'signature'))
+                              for name in listed if name not in names)]
+        self._raise(root, sorted(problems, key=lambda problem: problem[0]))
+        release = one_release(root, releases)
+        result.update(changed=False, release=release, files=names)
+        result['msg'] = (f'All {len(names)} files in {root} are {"those that were signed" if listed else "verified"}: '
+                         f'K3s {release or "of no known release"}.')
 
     def _pack(self, root, path, extra, options, result):
         names, links = names_below(root)

@@ -55,6 +55,15 @@ options:
       - Without it, the variable C(k3s_artifact_sign_password). Callbacks may record the options of a task, but not that
         variable.
     type: str
+  verify_only:
+    description:
+      - Pack nothing. Verify every file in O(dir), for every architecture, and name each that cannot be used.
+      - With O(keyring), also that each is the one that was signed, and that none is missing.
+    type: bool
+    default: false
+  keyring:
+    description: The public key for O(verify_only), as the lookup takes it. C(k3s_artifact_keyring) in the playbook.
+    type: path
 attributes:
   check_mode:
     description: Everything is read and verified, what would change is told, and nothing is written or signed.
@@ -84,7 +93,7 @@ EXAMPLES = r"""
 RETURN = r"""
 path:
   description: The tar.
-  returned: success
+  returned: success, and something is packed
   type: str
 size:
   description: Its size in bytes.

@@ -18,7 +18,8 @@ THEN = ('--faked-system-time', '20200102T000000!')  # when the expired key was v
 def gpg(keys, *arguments, data=None, home='home'):
     """Run gpg with the keys in the folder *keys*; return what it prints."""
     (keys / home).mkdir(mode=0o700, exist_ok=True)
-    command = ['gpg', '--homedir', str(keys / home), '--batch', '--yes', '--quiet', '--pinentry-mode', 'loopback', '--passphrase', '']
+    command = ['gpg', '--homedir', str(keys / home), '--batch', '--yes', '--quiet', '--pinentry-mode', 'loopback',
+               '--passphrase', '']
     return subprocess.run([*command, *map(str, arguments)], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
@@ -30,15 +31,17 @@ def keys():
         try:
             for key in NAMES:
                 then = THEN if key == 'expired' else ()
-                gpg(folder, *then, '--quick-generate-key', f'{key}@example.com', 'ed25519', 'sign', '10d' if then else 'never')
+                gpg(folder, *then, '--quick-generate-key', f'{key}@example.com', 'ed25519', 'sign',
+                    '10d' if then else 'never')
             revocation = folder / 'home' / 'openpgp-revocs.d' / f'{fingerprint(folder, "revoked")}.rev'
             for key in NAMES:
                 (folder / f'{key}.gpg').write_bytes(gpg(folder, '--export', f'{key}@example.com'))
-            (folder / 'revoked.gpg').write_bytes(revoked(folder, revocation.read_bytes().replace(b':-----BEGIN', b'-----BEGIN')))
+            (folder / 'revoked.gpg').write_bytes(revoked(folder, revocation.read_bytes()))
             (folder / 'good.asc').write_bytes(gpg(folder, '--armor', '--export', 'good@example.com'))
             both = ('--export', 'other@example.com', 'good@example.com')
             (folder / 'both.gpg').write_bytes(gpg(folder, *both))
-            (folder / 'both.asc').write_bytes((folder / 'good.asc').read_bytes() + gpg(folder, '--armor', '--export', 'other@example.com'))
+            other = gpg(folder, '--armor', '--export', 'other@example.com')
+            (folder / 'both.asc').write_bytes((folder / 'good.asc').read_bytes() + other)
             gpg(folder, '--import', folder / 'good.gpg', home='importing')
             shutil.copy(folder / 'importing' / 'pubring.kbx', folder / 'good.kbx')
             (folder / 'secret.asc').write_bytes(gpg(folder, '--armor', '--export-secret-keys', 'good@example.com'))
@@ -54,7 +57,7 @@ def keys():
 def revoked(folder, revocation):
     """Return the public key with its revocation, as gpg exports it from another keyring: its owner can still sign."""
     gpg(folder, '--import', folder / 'revoked.gpg', home='revoking')
-    gpg(folder, '--import', data=revocation, home='revoking')
+    gpg(folder, '--import', data=revocation.replace(b':-----BEGIN', b'-----BEGIN'), home='revoking')
     return gpg(folder, '--export', home='revoking')
 
 
@@ -69,7 +72,7 @@ def numbers(folder):
 
 
 def release(folder):
-    """Make a release of three architectures with a SHA256SUMS over all of it, as airgap.k3s.download leaves it; return the folder."""
+    """Make a release of three architectures, as airgap.k3s.download leaves it, and a SHA256SUMS; return the folder."""
     for arch, path in support.release(folder, 'amd64', 'arm64', 'arm', layout='per-arch').items():
         path.rename(folder / arch / 'k3s')
         (folder / arch / 'k3s-install.sh').write_text('#!/bin/sh\n')
@@ -78,7 +81,8 @@ def release(folder):
 
 
 def list_files(folder, name='SHA256SUMS'):
-    files = sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file() and not path.name.startswith('SHA256SUMS'))
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob('*')
+                   if path.is_file() and not path.name.startswith('SHA256SUMS'))
     (folder / name).write_text(''.join(f'{support.sha256(folder / file)}  {file}\n' for file in files if file != name))
 
 
@@ -90,7 +94,8 @@ def without(folder, file):
 
 def sign(folder, keys, key, output, *arguments):
     then = THEN if key == 'expired' else ()
-    gpg(keys, *then, '--local-user', f'{key}@example.com', '--output', folder / output, *arguments, folder / 'SHA256SUMS')
+    gpg(keys, *then, '--local-user', f'{key}@example.com', '--output', folder / output, *arguments,
+        folder / 'SHA256SUMS')
 
 
 def detached(folder, keys, key):
@@ -120,5 +125,6 @@ def in_the_clear(folder, keys, key):
 
 
 def minisign(folder, keys, _key):
-    subprocess.run(['minisign', '-S', '-m', folder / 'SHA256SUMS', '-s', keys / 'minisign.key'], stdin=subprocess.DEVNULL,
+    subprocess.run(['minisign', '-S', '-m', folder / 'SHA256SUMS', '-s', keys / 'minisign.key'],
+                   stdin=subprocess.DEVNULL,
                    stdout=subprocess.DEVNULL, check=True)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""k3s_artifact_verify: signed, with real keys of gpg and minisign. Needs these programs, and no nodes. A host is a case."""
+"""k3s_artifact_verify: signed, with real keys of gpg and minisign. Needs these programs, no nodes. A host is a case."""
 
 import os
 import re
@@ -59,7 +59,8 @@ def another_list(folder, _keys):
 
 def clear_text_changed(folder, _keys):
     path = folder / 'SHA256SUMS'
-    path.write_text(path.read_text().replace(support.sha256(folder / 'arm64' / 'k3s'), support.sha256(folder / 'amd64' / 'k3s')))
+    path.write_text(path.read_text().replace(support.sha256(folder / 'arm64' / 'k3s'),
+                                             support.sha256(folder / 'amd64' / 'k3s')))
 
 
 def clear_text_and_more(folder, _keys):
@@ -138,8 +139,10 @@ CASES = [
     Case('no-list', 'is in no signed list: there is no SHA256SUMS in {folder}.', unlisted),
     Case('no-list-but-that-of-the-release', 'is in no signed list: there is no SHA256SUMS in {folder}.',
          lambda folder, keys: (unlisted(folder, keys), signing.list_files(folder / 'arm64', 'sha256sum-arm64.txt'))),
-    Case('no-signature', '{folder}/SHA256SUMS has no signature of gpg (no SHA256SUMS.asc and no SHA256SUMS.sig)', unsigned),
-    Case('no-signature-minisign', '{folder}/SHA256SUMS has no signature of minisign (no SHA256SUMS.minisig)', keyring='minisign.pub'),
+    Case('no-signature', '{folder}/SHA256SUMS has no signature of gpg (no SHA256SUMS.asc and no SHA256SUMS.sig)',
+         unsigned),
+    Case('no-signature-minisign', '{folder}/SHA256SUMS has no signature of minisign (no SHA256SUMS.minisig)',
+         keyring='minisign.pub'),
     Case('list-changed', 'has a bad signature: it is not the list that was signed', another_list),
     Case('list-changed-binary', 'has a bad signature', another_list, sign='detached_binary'),
     Case('list-changed-in-the-clear', 'has a bad signature', clear_text_changed, sign='in_the_clear'),
@@ -148,30 +151,40 @@ CASES = [
     Case('list-gone', '{folder}/SHA256SUMS cannot be read: No such file or directory', removed('SHA256SUMS')),
     Case('signature-damaged', 'has a signature that cannot be read', replaced('SHA256SUMS.asc', b'no signature')),
     Case('signature-empty', 'has a signature that cannot be read', replaced('SHA256SUMS.asc', b'')),
-    Case('signature-is-an-html-page', 'has a signature that cannot be read', replaced('SHA256SUMS.asc', b'<html>404</html>')),
-    Case('signature-damaged-minisign', 'has a signature that cannot be read', replaced('SHA256SUMS.minisig', b'no signature'),
+    Case('signature-is-an-html-page', 'has a signature that cannot be read',
+         replaced('SHA256SUMS.asc', b'<html>404</html>')),
+    Case('signature-damaged-minisign', 'has a signature that cannot be read',
+         replaced('SHA256SUMS.minisig', b'no signature'),
          sign='minisign', keyring='minisign.pub'),
-    Case('signature-is-a-dangling-link', 'has the signature SHA256SUMS.asc, which is a dangling link', unreadable('SHA256SUMS.asc')),
+    Case('signature-is-a-dangling-link', 'has the signature SHA256SUMS.asc, which is a dangling link',
+         unreadable('SHA256SUMS.asc')),
     Case('signature-holds-the-message', 'has a signature that cannot be read', sign='message'),
     Case('another-key', 'is signed with another key, which is not in k3s_artifact_keyring ({other})', key='other'),
     Case('another-key-minisign', 'is signed with another key, which is not in k3s_artifact_keyring', sign='minisign',
          keyring='minisign-other.pub'),
     Case('expired-key', 'is signed with a key that has expired ({expired})', key='expired', keyring='expired.gpg'),
     Case('revoked-key', 'is signed with a key that is revoked ({revoked})', key='revoked', keyring='revoked.gpg'),
-    Case('revoked-key-in-the-clear', 'is signed with a key that is revoked', sign='in_the_clear', key='revoked', keyring='revoked.gpg'),
+    Case('revoked-key-in-the-clear', 'is signed with a key that is revoked', sign='in_the_clear', key='revoked',
+         keyring='revoked.gpg'),
     Case('binary-not-in-the-list', '{folder}/arm64/k3s-arm64 is not in the signed list {folder}/SHA256SUMS.',
-         lambda folder, keys: (removed('arm64/k3s')(folder, keys), added('arm64/k3s-arm64', support.elf('arm64'))(folder, keys),
-                               signing.list_files(folder), signing.without(folder, 'arm64/k3s-arm64'), signing.detached(folder, keys, 'good'))),
-    Case('archive-not-in-the-list', "host 'archive-not-in-the-list' (machine aarch64, arch arm64) is not in the signed list {folder}/SHA256SUMS.", terms=('images',),
+         lambda folder, keys: (removed('arm64/k3s')(folder, keys),
+                               added('arm64/k3s-arm64', support.elf('arm64'))(folder, keys),
+                               signing.list_files(folder), signing.without(folder, 'arm64/k3s-arm64'),
+                               signing.detached(folder, keys, 'good'))),
+    Case('archive-not-in-the-list', 'arch arm64) is not in the signed list {folder}/SHA256SUMS.', terms=('images',),
          spoil=added('arm64/more-images-arm64.tar', support.image_archive('arm64'))),
     Case('script-not-in-the-list', 'arch arm64) is not in the signed list {folder}/SHA256SUMS.', terms=('script',),
-         spoil=lambda folder, keys: (signing.without(folder, 'arm64/k3s-install.sh'), signing.detached(folder, keys, 'good'))),
-    Case('directory-with-an-archive-not-in-the-list', 'arch arm64) is not in the signed list {folder}/SHA256SUMS.', terms=('directory',),
+         spoil=lambda folder, keys: (signing.without(folder, 'arm64/k3s-install.sh'),
+                                     signing.detached(folder, keys, 'good'))),
+    Case('directory-with-an-archive-not-in-the-list', 'arch arm64) is not in the signed list {folder}/SHA256SUMS.',
+         terms=('directory',),
          spoil=added('arm64/more-images-arm64.tar', support.image_archive('arm64'))),
-    Case('directory-with-a-changed-script', 'arch arm64) is not the released file', changed('arm64/k3s-install.sh'), terms=('directory',)),
+    Case('directory-with-a-changed-script', 'arch arm64) is not the released file', changed('arm64/k3s-install.sh'),
+         terms=('directory',)),
     Case('binary-changed', '{folder}/arm64/k3s is not the released file: its SHA-256 is', changed('arm64/k3s')),
     Case('binary-changed-and-its-own-list-too', 'is not the released file',
-         lambda folder, keys: (changed('arm64/k3s')(folder, keys), signing.list_files(folder / 'arm64', 'sha256sum-arm64.txt'))),
+         lambda folder, keys: (changed('arm64/k3s')(folder, keys),
+                               signing.list_files(folder / 'arm64', 'sha256sum-arm64.txt'))),
     Case('archive-changed', 'arch arm64) is not the released file', changed('arm64/k3s-airgap-images-arm64.tar.zst'),
          terms=('images',)),
     Case('script-changed', 'arch arm64) is not the released file', changed('arm64/k3s-install.sh'), terms=('script',)),
@@ -181,14 +194,16 @@ CASES = [
 
     # the key
     Case('keyring-not-set', 'k3s_artifact_verify is "signed", and k3s_artifact_keyring is not set', keyring=''),
-    Case('keyring-missing', 'k3s_artifact_keyring {keys}/nowhere.gpg cannot be read: No such file or directory', keyring='nowhere.gpg'),
+    Case('keyring-missing', 'k3s_artifact_keyring {keys}/nowhere.gpg cannot be read: No such file or directory',
+         keyring='nowhere.gpg'),
     Case('keyring-is-a-folder', 'k3s_artifact_keyring {keys}/folder is a directory, not a file', keyring='folder'),
     Case('keyring-unreadable', 'k3s_artifact_keyring {keys}/dangling is a dangling link', keyring='dangling'),
     Case('keyring-empty', 'holds no public key of gpg or minisign', keyring='empty'),
     Case('keyring-is-text', 'holds no public key of gpg or minisign', keyring='text'),
     Case('keyring-is-secret', 'is a secret key, which has no place here', keyring='secret.asc'),
     Case('keyring-is-secret-minisign', 'is a secret key, which has no place here', keyring='minisign.key'),
-    Case('keyring-is-a-list', "the keyring of host 'keyring-is-a-list' is", variables={'k3s_artifact_keyring': ['a', 'b']}),
+    Case('keyring-is-a-list', "the keyring of host 'keyring-is-a-list' is",
+         variables={'k3s_artifact_keyring': ['a', 'b']}),
 ]
 
 
@@ -211,7 +226,8 @@ def fixture_signed(tmp_path_factory, keys):
         getattr(signing, case.sign)(folder, keys, case.key)
         case.spoil(folder, keys)
         keyring = {'k3s_artifact_keyring': str(keys / case.keyring)} if case.keyring else {}
-        own = {name: value.format(folder=folder) if isinstance(value, str) else value for name, value in case.variables.items()}
+        own = {name: value.format(folder=folder) if isinstance(value, str) else value
+               for name, value in case.variables.items()}
         hosts[case.name] = {**SIGNED, 'k3s_artifact_dir': str(folder), **keyring, **own, 'terms': case.terms}
     return parent, support.play(parent, ASK, hosts=hosts)
 
@@ -231,7 +247,8 @@ def test_only_what_a_good_signature_vouches_for_is_handed_out(signed, keys, case
     assert failed(run, case.name) == bool(case.said), result
     if not case.said:
         expected = {'binary': folder / 'arm64' / 'k3s', 'images': folder / 'arm64' / 'k3s-airgap-images-arm64.tar.zst',
-                    'script': folder / 'arm64' / 'k3s-install.sh', 'sha256': support.sha256(folder / 'arm64' / 'k3s'), 'directory': folder / 'arm64'}
+                    'script': folder / 'arm64' / 'k3s-install.sh', 'sha256': support.sha256(folder / 'arm64' / 'k3s'),
+                    'directory': folder / 'arm64'}
         assert result['msg'] == [str(expected[term]) for term in case.terms]
         return
     said = case.said.format(folder=folder, keys=keys, **signing.numbers(keys))
@@ -248,7 +265,8 @@ def fixture_bundle(tmp_path, keys):
 
 def ask(tmp_path, bundle, keyring, path, hosts=('one',), terms=('binary',), **env):
     variables = {**SIGNED, 'k3s_artifact_dir': str(bundle), 'k3s_artifact_keyring': str(keyring), 'terms': terms}
-    return support.play(tmp_path, ASK, '--forks', '4', hosts={host: variables for host in hosts}, env={'PATH': str(path), **env})
+    return support.play(tmp_path, ASK, '--forks', '4', hosts={host: variables for host in hosts},
+                        env={'PATH': str(path), **env})
 
 
 def programs(folder, **scripts):
@@ -273,7 +291,8 @@ def test_a_program_that_is_not_installed_is_asked_for(tmp_path, keys, bundle, si
 
 
 @pytest.mark.parametrize('sign, key, said', [
-    ('detached', 'good', ''), ('in_the_clear', 'good', ''), ('detached', 'other', 'another key'), ('detached', 'revoked', 'revoked'),
+    ('detached', 'good', ''), ('in_the_clear', 'good', ''), ('detached', 'other', 'another key'),
+    ('detached', 'revoked', 'revoked'),
     ('detached', 'expired', 'expired')])
 def test_gpg_does_where_there_is_no_gpgv(tmp_path, keys, bundle, sign, key, said):
     getattr(signing, sign)(bundle, keys, key)
@@ -283,7 +302,8 @@ def test_gpg_does_where_there_is_no_gpgv(tmp_path, keys, bundle, sign, key, said
     assert not (tmp_path / 'home' / '.gnupg').exists(), "the user's own keyring is left alone"
 
 
-@pytest.mark.parametrize('script', ['#!/bin/sh\necho gpgv: Good signature from good >&2\n', '#!/bin/sh\necho Good signature\n'])
+@pytest.mark.parametrize('script', ['#!/bin/sh\necho gpgv: Good signature from good >&2\n',
+                                    '#!/bin/sh\necho Good signature\n'])
 def test_the_text_of_a_program_and_its_exit_status_decide_nothing(tmp_path, keys, bundle, script):
     run = ask(tmp_path, bundle, keys / 'good.gpg', programs(tmp_path / 'bin', gpgv=script))
     assert failed(run, 'one') and 'has a signature that cannot be read' in run.result('one', 'ask')['msg']
@@ -302,11 +322,13 @@ def test_list_and_signature_are_checked_once_per_run_however_many_hosts(tmp_path
 
 def test_the_program_gets_no_terminal_no_input_and_none_of_the_users_settings(tmp_path, keys, bundle):
     log = tmp_path / 'log'
-    path = programs(tmp_path / 'bin', gpgv=f'#!/bin/sh\nPATH=/usr/bin:/bin\n(env; readlink /proc/self/fd/0; (: </dev/tty) 2>&1) >>{log}\n'
+    path = programs(tmp_path / 'bin', gpgv='#!/bin/sh\nPATH=/usr/bin:/bin\n'
+                    f'(env; readlink /proc/self/fd/0; (: </dev/tty) 2>&1) >>{log}\n'
                                            f'exec {shutil.which("gpgv")} "$@"\n')
     assert ask(tmp_path, bundle, keys / 'good.gpg', path, LC_ALL='C.UTF-8', SECRET='x', GPG_TTY='/dev/tty').rc == 0
     seen = log.read_text()
-    assert 'LC_ALL=C\n' in seen and '/dev/null\n' in seen and "cannot open /dev/tty" in seen and 'SECRET' not in seen and 'GPG_TTY' not in seen
+    assert all(part in seen for part in ('LC_ALL=C\n', '/dev/null\n', 'cannot open /dev/tty')), seen
+    assert 'SECRET' not in seen and 'GPG_TTY' not in seen
     home = re.search('^GNUPGHOME=(.*)$', seen, re.MULTILINE)[1]
     assert home.startswith(str(tmp_path / 'home' / 'local')) and not Path(home).exists()
 
@@ -325,8 +347,10 @@ def test_a_program_that_does_not_end_is_ended(tmp_path, monkeypatch):
 
 
 def test_the_copy_that_stages_hands_on_no_file_without_a_good_signature(tmp_path, keys, bundle):
-    hosts = {name: {**SIGNED, 'k3s_artifact_dir': str(bundle), 'k3s_artifact_keyring': str(keys / keyring), 'k3s_artifact_probe': False,
-                    'k3s_artifact_machine': support.MACHINES[support.NATIVE], 'k3s_artifact_dest': str(tmp_path / name / 'k3s')}
+    hosts = {name: {**SIGNED, 'k3s_artifact_dir': str(bundle), 'k3s_artifact_keyring': str(keys / keyring),
+                    'k3s_artifact_probe': False,
+                    'k3s_artifact_machine': support.MACHINES[support.NATIVE],
+                    'k3s_artifact_dest': str(tmp_path / name / 'k3s')}
              for name, keyring in (('right', 'good.gpg'), ('wrong', 'other.gpg'))}
     for name in hosts:
         (tmp_path / name).mkdir()
