@@ -248,7 +248,7 @@ def cutting(function):
 if os.environ.get('CUT'):
     left = int(os.environ['CUT'])
     import ansible_collections.airgap.k3s.plugins.action.bundle as bundle
-    for name in ('rename', 'unlink', 'fsync', 'fchmod'):
+    for name in ('rename', 'unlink', 'fsync'):
         setattr(bundle.os, name, cutting(getattr(os, name)))
 """
 RUNNER = """
