@@ -1013,7 +1013,7 @@ def test_a_broken_digest_program_is_passed_over(place, broken):
 def test_without_any_digest_program_that_works_nothing_is_installed(place):
     for name in ('openssl', 'python3', 'sha256sum'):
         place.program(name, 'cat >/dev/null; echo %s -' % ('0' * 64))
-    refused(place, 'digest')
+    refused(place, 'nodigest')
 
 
 def test_what_cannot_be_written_says_why_and_is_kept_for_the_next_run(place):
