@@ -50,6 +50,7 @@ STALL_SECONDS = 120  # without a byte that the connection takes
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 LONGEST_ANSWER = 300  # characters of a line of a node
 LONGEST_ERROR = 2000  # characters of what ssh and its server say of a connection that failed
+NOBODY = 9999999999  # the number of no process
 LONGEST_NAME = 100  # bytes of a file's name in that of its partial file
 # place, pid, bytes, their digest, that of the whole file
 PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f]{64})')
@@ -252,10 +253,9 @@ fi
 #           "uid:gid" of what is there; probe: try it; limit: seconds for that; only: "check" ends before the rename,
 #           "place" begins there; token: what check answered
 #   answers version, token, what describe says; or failed (machine, gone, short, digest, nodigest, attributes, run,
-#           busy, directory, rename, ended) and reason
+#           busy, directory, rename) and reason
 INSTALL = r'''
 trap '' HUP PIPE
-trap 'fail ended' TERM
 end_trial() {
     for e in /proc/[0-9]*/exe; do
         if [ "$e" -ef "$part" ]; then e=${e%/exe}; kill -s KILL "${e#/proc/}"; fi
@@ -326,10 +326,11 @@ real() { cd -P "$1" && pwd -P; }
 a=$(real "$a") && [ "$a" = "$(real "$b")" ] && same=yes
 echo "$word$same"
 '''
-# In a stream, standard input ends when the run does: after that nothing is put in place.
+# In a stream, standard input ends when the run does. What has arrived then gets another name, for the next run: nothing
+# is put in place any more. No process is ended by its number, which may be another's by then.
 RECEIVE_AND_INSTALL = RECEIVE + r'''
 if [ -z "$from" ]; then
-    exec 3<&0; { cat <&3 >/dev/null; kill -TERM $$; } >/dev/null 2>&1 & watch=$!
+    exec 3<&0; { cat <&3 >/dev/null; mv -f "$part" "${part%.*.part}.$nobody.part"; } >/dev/null 2>&1 & watch=$!
     exec 3<&-
 fi
 ''' + INSTALL
@@ -763,7 +764,7 @@ class Delivery:
     def _run(self, program, what):
         """Run a shell program on the node, as the user that the task becomes; return what ansible-core says of it."""
         display.vvv(f'K3S ARTIFACT: {what}', host=self._host)
-        values = {'block': BLOCK, 'age': STALE, 'limit': TRIAL_SECONDS}
+        values = {'block': BLOCK, 'age': STALE, 'limit': TRIAL_SECONDS, 'nobody': NOBODY}
         command = shell_command(shell_program(program, **values))
         return self._action._low_level_execute_command(command, in_data=b'\n' if self._piped else None)
 
@@ -943,14 +944,13 @@ class Delivery:
             'short': f'{source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again',
             'digest': f'what arrived is not the file that was verified: {source} was changed during the run, or the '
                       f'transfer was damaged. Run again',
-            'nodigest': 'no program of the node for SHA-256 works (openssl, python3, sha256sum), so what arrived cannot '
-                        'be checked. Mend one of them',
+            'nodigest': 'no program of the node for SHA-256 works (openssl, python3, sha256sum), so what arrived '
+                        'cannot be checked. Mend one of them',
             'run': f'the node cannot run the new binary ({reason}). Check that {source} is for its processor and that '
                    f'the file system allows programs to run; k3s_artifact_probe: false turns this check off',
             'attributes': f'owner, group or mode of {job.dest} cannot be set: {reason}',
             'directory': f'{job.dest} has become a directory',
             'rename': f'{job.dest} cannot be replaced: {reason}',
-            'ended': 'the run ended',
         }.get(kind, f'{job.dest} cannot be installed: {reason or output}')
         self.fail(f'{message}. {self._kept}.')
 

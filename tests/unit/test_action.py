@@ -681,7 +681,8 @@ class Place:
 
     def start(self, program, limit=10):
         """Start a program as ansible-core does."""
-        text = copy.shell_command(copy.shell_program(program, block=copy.BLOCK, age=copy.STALE, limit=limit))
+        text = copy.shell_command(copy.shell_program(program, block=copy.BLOCK, age=copy.STALE, limit=limit,
+                                                       nobody=copy.NOBODY))
         environment = {**os.environ, 'PATH': f'{self.programs}:{os.environ["PATH"]}'}
         return subprocess.Popen([*self.shell, '-c', text], env=environment, stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -1040,7 +1041,7 @@ def test_when_the_input_ends_nothing_is_put_in_place(place, moment):
     answer = copy.answers(process.stdout.read().decode(), WORD)
     process.wait(10)
     assert answer['failed'] == ['short' if moment == 'in the middle of the transfer'
-                                else 'ended'] and 'end' not in answer, answer
+                                else 'gone'] and 'end' not in answer, answer
     time.sleep(1.5)
     assert place.dest.read_bytes() == b'old'
 
