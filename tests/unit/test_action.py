@@ -845,7 +845,7 @@ def test_a_partial_file_that_is_none_is_not_continued_and_does_no_harm(place, wh
         assert node.partials == ()
     assert place.install(wanted)['end'] == ['yes']
     assert place.dest.read_bytes() == place.content and precious.read_bytes() == place.content[:copy.BLOCK]
-    assert place.beside() == ([path.name] if what in ('a pipe', 'a link', 'a directory') else [])
+    assert place.beside() == ([path.name] if what == 'a directory' else [])
 
 
 def test_stale_partial_files_are_swept_counted_as_room_and_others_left(place, started):
