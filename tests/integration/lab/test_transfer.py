@@ -48,10 +48,10 @@ def test_a_long_transfer_says_how_far_it_is_and_a_short_one_says_nothing(tmp_pat
                        env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(short)})
     assert run.rc == 0, run.output
     lines = PROGRESS.findall(run.output)
-    assert {host for host, *_ in lines} == {'slow'}, run.output
-    percents = [int(percent) for _, percent, *_ in lines]
+    assert {host for host, *_rest in lines} == {'slow'}, run.output
+    percents = [int(percent) for _host, percent, *_rest in lines]
     assert percents == sorted(set(percents)) and percents[-1] == 100 and 0 < percents[0] < 100
-    assert [left == 'done' for *_, left in lines] == [False] * (len(lines) - 1) + [True]
+    assert [left == 'done' for *_rest, left in lines] == [False] * (len(lines) - 1) + [True]
     assert 2 <= len(lines) <= 5, 'at most one every few seconds'
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env -S python3 -IS
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -138,7 +137,7 @@ def spoil(chance, output, mark):
         lambda: b''.join(lines[:where] + [chance.choice(evil) + b'\n'] + lines[where:]), lambda: output + output,
         lambda: chance.randbytes(chance.randrange(2000)), lambda: output + chance.randbytes(1 << 20),
         lambda: chance.randbytes(1 << 20) + output,
-        lambda: output.replace(b'\n', b'\r\n'), lambda: output.replace(b'\n', b''), lambda: output.upper(), lambda: b'',
+        lambda: output.replace(b'\n', b'\r\n'), lambda: output.replace(b'\n', b''), output.upper, lambda: b'',
     ])()
 
 
