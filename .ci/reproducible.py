@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write a .tar.gz anew: its bytes come from its files alone, and not from when, where and by whom it was built.
 
-    reproducible.py [TARBALL]    without a tarball, print the time that is used: SOURCE_DATE_EPOCH, else the last commit's
+    reproducible.py [TARBALL]    without a tarball, print the time that is used: SOURCE_DATE_EPOCH, else the last
+    commit's
 
 ansible-galaxy does not know SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/).
 """
@@ -30,14 +31,14 @@ def epoch():
 def rewrite(path):
     """Put the tarball at *path* in order: members by name, one owner, one time."""
     time = epoch()
-    with tarfile.open(path) as old, open(path + '.new', 'wb') as file:
-        with gzip.GzipFile(filename='', mode='wb', fileobj=file, mtime=time) as packed, \
-                tarfile.open(fileobj=packed, mode='w', format=tarfile.PAX_FORMAT) as new:
-            for member in sorted(old.getmembers(), key=lambda member: member.name):
-                member.mtime, member.uid, member.gid, member.uname, member.gname = time, 0, 0, '', ''
-                member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-                member.pax_headers = {}
-                new.addfile(member, old.extractfile(member) if member.isfile() else None)
+    with tarfile.open(path) as old, open(path + '.new', 'wb') as file, \
+            gzip.GzipFile(filename='', mode='wb', fileobj=file, mtime=time) as packed, \
+            tarfile.open(fileobj=packed, mode='w', format=tarfile.PAX_FORMAT) as new:
+        for member in sorted(old.getmembers(), key=lambda member: member.name):
+            member.mtime, member.uid, member.gid, member.uname, member.gname = time, 0, 0, '', ''
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            member.pax_headers = {}
+            new.addfile(member, old.extractfile(member) if member.isfile() else None)
     os.replace(path + '.new', path)
 
 

@@ -262,7 +262,7 @@ class Bench:
             NEW: lambda: self.ansible(nodes, [task], NEW, changed=True)}, self.emptied(nodes))
         self.staged()
         values = {}
-        for _ in range(self.rounds):
+        for _round in range(self.rounds):
             for line in nodes[0].run(SAFETIES).stdout.splitlines():
                 name, microseconds = line.split('=')
                 values.setdefault(name, []).append(int(microseconds) / 1000)

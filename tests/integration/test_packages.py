@@ -19,13 +19,14 @@ import support
 
 VERSION = yaml.safe_load((support.ROOT / 'galaxy.yml').read_text())['version']
 # What people have in a folder from which they work, and what builds leave there.
-LITTER = ('.env', '.vault_pass', 'vault_pass.txt', 'vault.yml', 'inventory.yml', 'group_vars/all/vault.yml', 'id_ed25519',
-          'playbooks/site.yml', 'playbooks/group_vars/all.yml', 'playbooks/vault.yml', 'playbooks/files/k3s',
-          'playbooks/files/k3s-arm64', 'airgap/k3s-armhf', 'airgap/sha256sum-arm.txt', 'k3s', 'k3s-airgap-images-amd64.tar',
-          'plugins/action/.copy.py.swp', 'plugins/action/copy.py.orig', 'plugins/action/__pycache__/copy.cpython-311.pyc',
-          'plugins/lookup/secret.yml', 'docs/vault.yml', 'build/lib/ansible_collections/airgap/k3s/plugins/action/gone.py',
-          'build/collections/gone.py', 'k3s_artifact.egg-info/SOURCES.txt', 'airgap-k3s-0.9.0.tar.gz', 'tests/.env',
-          'tests/output/x.json', '.ansible/x', '.cache/x')
+LITTER = ('.env', '.vault_pass', 'vault_pass.txt', 'vault.yml', 'inventory.yml', 'group_vars/all/vault.yml',
+          'id_ed25519', 'playbooks/site.yml', 'playbooks/group_vars/all.yml', 'playbooks/vault.yml',
+          'playbooks/files/k3s', 'playbooks/files/k3s-arm64', 'airgap/k3s-armhf', 'airgap/sha256sum-arm.txt', 'k3s',
+          'k3s-airgap-images-amd64.tar', 'plugins/action/.copy.py.swp', 'plugins/action/copy.py.orig',
+          'plugins/action/__pycache__/copy.cpython-311.pyc', 'plugins/lookup/secret.yml', 'docs/vault.yml',
+          'build/lib/ansible_collections/airgap/k3s/plugins/action/gone.py', 'build/collections/gone.py',
+          'k3s_artifact.egg-info/SOURCES.txt', 'airgap-k3s-0.9.0.tar.gz', 'tests/.env', 'tests/output/x.json',
+          '.ansible/x', '.cache/x')
 # What the product is: by folder, what the files that make it are called.
 PRODUCT = {'.': 'CHANGELOG.rst|COPYING|README.md', 'docs': r'.*\.(md|png|svg)', 'meta': 'runtime.yml',
            'playbooks': r'(demo|download|preflight|stage)\.yml', 'playbooks/files': r'pretend_release\.py',
@@ -41,7 +42,8 @@ def build(folder, litter, umask, epoch):
     """Build all three packages from a copy of the repository; return their paths: tarball, wheel, sdist."""
     source, out = folder / 'source', folder / 'out'
     shutil.copytree(support.ROOT, source, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(
-        '.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '.ruff_cache', '__pycache__', '.ansible', 'collections'))
+        '.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '.ruff_cache', '__pycache__',
+        '.ansible', 'collections'))
     for name in litter:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text('secret')
@@ -93,7 +95,8 @@ def test_the_wheel_is_the_product_and_nothing_that_lay_beside_it(littered):
 def test_the_source_distribution_has_what_builds_and_tests_the_product_and_nothing_that_lay_beside_it(littered):
     prefix = f'k3s_artifact-{VERSION}/'
     found = {name.removeprefix(prefix) for name in content(littered[2])}
-    assert product() | {'galaxy.yml', 'pyproject.toml', 'Makefile', '.ci/run', 'tests/standin/ssh.py', 'tests/standin/sudo',
+    assert product() | {'galaxy.yml', 'pyproject.toml', 'Makefile', '.ci/run',
+                        'tests/standin/ssh.py', 'tests/standin/sudo',
                         'tests/integration/lab/lab.py', 'tests/unit/test_elf.py'} <= found
     assert not found & set(LITTER)
     assert b'secret' not in content(littered[2]).values()

@@ -37,7 +37,7 @@ class Standin:
     def __init__(self, folder, **behaviour):
         self.folder, self.nodes, self.state = folder, folder / 'nodes', folder / 'standin'
         self.state.mkdir()
-        self.ssh = self.state / 'ssh'
+        self.ssh = folder / 'standin-ssh'
         self.ssh.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-IS", str(HERE / "ssh.py")])} "$@"\n')
         self.ssh.chmod(0o755)
         self.config = {'nodes': str(self.nodes), 'state': str(self.state), 'logins': None, 'cuts': [], 'banner': '',

@@ -113,7 +113,7 @@ def spoil(chance, output, mark):
             b'1e9', b'\0', b'\x1b[2J\x1b]0;title\x07',
             '\u202e\u2028\udcff'.encode('utf-8', 'surrogatepass'), b'\xff\xfe', b'yes', b'absent', b'file', b'aarch64',
             b's390x', b'0' * 64, b'', b' ', b'=', b'\r',
-            bytes(chance.randrange(256) for _ in range(chance.randrange(80)))]
+            bytes(chance.randrange(256) for _byte in range(chance.randrange(80)))]
     lines = output.splitlines(keepends=True)
     if not lines:
         return chance.choice([b'', output, b'\n'.join(chance.sample(evil, 3))])
@@ -179,7 +179,7 @@ def main():
             output = answer(here, output)
         if hostile:
             chance = spoiler(here, reached)
-            for _ in range(chance.choice([0, 0, 0, 1, 1, 2, 5])):
+            for _part in range(chance.choice([0, 0, 0, 1, 1, 2, 5])):
                 output = spoil(chance, output, here['mark'].encode())
             status = status if chance.random() < 0.9 else chance.randrange(256)
             if chance.random() < 0.2:
