@@ -36,10 +36,12 @@ bench: $(READY) ## (root, Debian) Measure against copy, synchronize and scp
 	$(VENV)/bin/python benchmarks/bench.py
 
 collection: $(READY) ## Build the tarball of the collection into build/
+	rm -f build/airgap-k3s-*.tar.gz
 	$(ENV) ansible-galaxy collection build --force --output-path build
 	$(VENV)/bin/python .ci/reproducible.py build/airgap-k3s-*.tar.gz
 
 packages: collection ## Build the collection, the wheel and the source distribution into build/, the same bytes wherever
+	rm -f build/k3s_artifact-*
 	$(VENV)/bin/python -m pip install --quiet build
 	SOURCE_DATE_EPOCH="$$($(VENV)/bin/python .ci/reproducible.py)" $(VENV)/bin/python -m build --outdir build
 
