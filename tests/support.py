@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -14,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import types
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +43,18 @@ def load_plugin(path):
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def collection_module(name):
+    """Return the module *name* of the collection, such as plugins.action.stage; the collection is this repository."""
+    packages = ('ansible_collections', 'ansible_collections.airgap', 'ansible_collections.airgap.k3s')
+    try:
+        importlib.import_module(packages[-1])
+    except ImportError:
+        for package in packages:
+            module = sys.modules.setdefault(package, types.ModuleType(package))
+            module.__path__, module._collection_meta = [str(ROOT)], {}
+    return importlib.import_module(f'{packages[-1]}.{name}')
 
 
 BODY = b'\0v1.31.4+k3s1'.ljust(64, b'\0')

@@ -3,15 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Override copy: a K3s binary or image archive that is on its way to a node is the one that is right for that node.
 
-Two rooms: :class:`ActionModule` decides whether a task stages a file and which, :class:`Delivery` brings it to the node in
-four steps, look, plan, send and install. Everything else is left to ansible-core's own copy. The documentation for users
-is that of the module copy.
+Two rooms: :class:`ActionModule` decides whether a task stages a file and which, :class:`Delivery` brings it to the
+node in four steps, look, plan, send and install. Everything else is left to ansible-core's own copy. The documentation
+for users is that of the module copy.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import importlib.util
 import os
@@ -28,7 +27,7 @@ import ansible.plugins.connection
 from ansible import constants as C
 from ansible import context
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError, AnsibleLookupError
-from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
@@ -52,13 +51,15 @@ PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 LONGEST_ANSWER = 300  # characters of a line of a node
 LONGEST_ERROR = 2000  # characters of what ssh and its server say of a connection that failed
 LONGEST_NAME = 100  # bytes of a file's name in that of its partial file
-PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f]{64})')  # place, pid, bytes, their digest, file's
+# place, pid, bytes, their digest, that of the whole file
+PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f]{64})')
 
 
 # --- the program that runs on a node ---------------------------------------------------------------------------------
 #
-# POSIX shell, with coreutils or BusyBox. Its verbs are look, receive and install; what each takes are shell variables that
-# the controller sets in front of it, what it answers are lines "<word><key>=<value>". The word is made up for each call.
+# POSIX shell, with coreutils or BusyBox. Its verbs are look, receive and install; what each takes are shell variables
+# that the controller sets in front of it, what it answers are lines "<word><key>=<value>". The word is made up for each
+# call.
 
 COMMON = r'''
 LC_ALL=C; export LC_ALL; umask 022
@@ -114,25 +115,32 @@ stale() {
     done
 }
 at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
-# With -- only: without it, kill of procps takes a process group that begins with 1 for everybody. Some know one form, some the other.
+# With -- only: without it, kill of procps takes a process group that begins with 1 for everybody. Some know one form,
+# some the other.
 end_group() { kill -s KILL -- "-$1" || kill -9 -- "-$1"; }
 guarded() {
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
-        $s sh -c 'mark=$1; shift; { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
+        $s sh -c 'mark=$1; shift
+            { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
             echo "
 $mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
-        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!; wait $s; end_group "$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
+        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!
+          wait $s; end_group "$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
         wait $p; kill $w; [ -z "$s" ] || end_group "$p"; } 2>/dev/null )
-    code=; case $out in *"$word-"[0-9]*) code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;; esac
+    code=
+    case $out in *"$word-"[0-9]*)
+        code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;;
+    esac
     out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
 }
 '''
 
 # look: what the node is and what it has at the destination. Changes nothing.
-#   takes   dest; size and sha256 of the file, empty where it is not chosen yet; base, that of partial files; outside: a partial
-#           file lies above the folder, if that can be; version: ask what is there for its version if it is another file
-#   answers machine, user, kind, what describe says, head, sha256, version, folder, beside (files of an images directory), writable,
-#           blocked, free, part
+#   takes   dest; size and sha256 of the file, empty where it is not chosen yet; base, that of partial files; outside:
+#           a partial file lies above the folder, if that can be; version: ask what is there for its version if it is
+#           another file
+#   answers machine, user, kind, what describe says, head, sha256, version, folder, beside (files of an images
+#           directory), writable, blocked, free, part
 LOOK = COMMON + r'''
 look() {
 at "$dest"
@@ -189,9 +197,10 @@ finish() { [ -z "$watch" ] || kill -s KILL "$watch"; exit "$1"; }
 part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
 '''
 
-# receive: a partial file of this run's own, with what an earlier run left in it, continued from standard input or from a file.
-#   takes   dest, base, outside, size, sha256; start: the bytes that are there already, old: where ("place pid"); from: a file of
-#           the node to read in place of standard input
+# receive: a partial file of this run's own, with what an earlier run left in it, continued from standard input or
+# from a file.
+#   takes   dest, base, outside, size, sha256; start: the bytes that are there already, old: where ("place pid");
+#           from: a file of the node to read in place of standard input
 #   answers part: "place pid" of the file; or failed (gone, write, short, folder) and reason
 RECEIVE = COMMON + FAIL + r'''
 trap '' HUP
@@ -212,7 +221,7 @@ if [ "$start" != 0 ]; then
     o=$(part_of ${old})
     if [ ! -f "$o" ] || [ -L "$o" ]; then rm -f "$part"; fail gone; fi
     if alive "${old#* }" || [ "${o%/*}" != "${part%/*}" ]; then
-        e=$(dd if="$o" of="$part" bs="$block" 2>&1) || fail write "$e"
+        e=$(dd if="$o" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
     else mv -f "$o" "$part" || fail gone
     fi
     rm -f "$o"
@@ -225,21 +234,22 @@ if [ "$start" != "$size" ]; then
     else
         n=$(( (size - start) / block )); tail=$(( (size - start) % block )); at=$(( start / block ))
         e=
-        [ "$n" = 0 ] || e=$(dd of="$part" bs="$block" seek="$at" count="$n" iflag=fullblock conv=notrunc,fsync 2>&1) || fail write "$e"
-        [ "$tail" = 0 ] || e=$(dd of="$part" ibs="$tail" obs="$block" seek="$(( at + n ))" count=1 iflag=fullblock conv=notrunc,fsync 2>&1) ||
-            fail write "$e"
+        take() { dd of="$part" obs="$block" iflag=fullblock conv=notrunc,fsync "$@" 2>&1; }
+        [ "$n" = 0 ] || e=$(take ibs="$block" seek="$at" count="$n") || fail write "$e"
+        [ "$tail" = 0 ] || e=$(take ibs="$tail" seek="$(( at + n ))" count=1) || fail write "$e"
     fi
 fi
 [ "$(size_of "$part")" -le "$size" ] || fail digest
 [ "$(size_of "$part")" = "$size" ] || fail short
 '''
 
-# install: what waits in the partial file is checked, tried, and renamed. With part empty it sets the attributes of what is there.
-#   takes   dest, base, outside, size, sha256; part ("place pid"); machine: what look said; mode, owner, group; keep: "uid:gid" of
-#           what is there; probe: try it; limit: seconds for that; only: "check" ends before the rename, "place" begins there;
-#           token: what check answered
-#   answers version, token, what describe says; or failed (machine, gone, short, digest, attributes, run, busy, directory, rename,
-#           ended) and reason
+# install: what waits in the partial file is checked, tried, and renamed. With part empty it sets the attributes of
+# what is there.
+#   takes   dest, base, outside, size, sha256; part ("place pid"); machine: what look said; mode, owner, group; keep:
+#           "uid:gid" of what is there; probe: try it; limit: seconds for that; only: "check" ends before the rename,
+#           "place" begins there; token: what check answered
+#   answers version, token, what describe says; or failed (machine, gone, short, digest, attributes, run, busy,
+#           directory, rename, ended) and reason
 INSTALL = r'''
 trap '' HUP PIPE
 trap 'fail ended' TERM
@@ -300,7 +310,12 @@ say end yes
 finish 0
 '''
 INSTALL_ONLY = COMMON + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL
-INSTALL_PARTS = COMMON + 'put() (\n' + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL.strip() + '\n)\n'
+INSTALL_PARTS = f'{COMMON}put() (\n{FAIL}[ -z "$waiting" ] || part=$(part_of $waiting)\n{INSTALL}\n)\n'
+SAME_FOLDER = r'''
+real() { cd -P "$1" && pwd -P; }
+a=$(real "$a") && [ "$a" = "$(real "$b")" ] && same=yes
+echo "$word$same"
+'''
 # In a stream, standard input ends when the run does: after that nothing is put in place.
 RECEIVE_AND_INSTALL = RECEIVE + r'''
 if [ -z "$from" ]; then
@@ -311,14 +326,14 @@ fi
 
 
 def shell_program(script, **values):
-    """Return *script* with *values* as its shell variables; with a word, also what a program for SHA-256 has to say of it."""
+    """Return *script* with *values* as its shell variables; with a word, also what a program for SHA-256 says of it."""
     if 'word' in values:
         values['proof'] = hashlib.sha256(values['word'].encode()).hexdigest()
     return ''.join(f'{name}={shlex.quote(str(value))}\n' for name, value in values.items()) + script.strip('\n') + '\n'
 
 
 def shell_command(program):
-    """Return the command that runs a shell program, in one line of characters that mean the same to every login shell."""
+    """Return the command that runs a shell program: one line of characters that mean the same to every login shell."""
     coded = re.sub(r"[\n\\'!\t]", lambda match: f'\\0{ord(match.group()):03o}', program)
     return f'eval "$(printf %b \'{coded}\')"'
 
@@ -333,7 +348,9 @@ def answers(stdout, word):
 
 def plain(text, limit=LONGEST_ANSWER):
     """Return what a node says as one short line without control characters and without the beginning of a template."""
-    text = re.sub(r'[^ -~\u00a1-\ud7ff\ue000-\ufffd]', lambda match: match.group().encode('unicode_escape', 'replace').decode(), text[:limit])
+    def escaped(match):
+        return match.group().encode('unicode_escape', 'replace').decode()
+    text = re.sub(r'[^ -~\u00a1-\ud7ff\ue000-\ufffd]', escaped, text[:limit])
     text = re.sub(r'{(?=[{%#])', '{ ', text)  # ansible-core up to 2.18 templates the message of an error again
     return text if len(text) <= limit else text[:limit] + '...'
 
@@ -412,11 +429,12 @@ class Node(NamedTuple):
 
     def partial(self, sha256):
         """Return the longest partial file of the file with that digest, None without one."""
-        return max((each for each in self.partials if each.sha256 == sha256), key=lambda each: each.length, default=None)
+        of_file = [each for each in self.partials if each.sha256 == sha256]
+        return max(of_file, key=lambda each: each.length, default=None)
 
 
 def parse_status(found):
-    """Return mode, uid, gid, owner, group and size from the answers of describe, nothing of a status that is not whole."""
+    """Return mode, uid, gid, owner, group and size from the answers of describe, nothing of what is not whole."""
     status = {key: found.get(key, [''])[-1] for key in ('mode', 'uid', 'gid', 'owner', 'group', 'size')}
     for key in ('uid', 'gid', 'size'):
         status[key] = number(status[key])
@@ -426,7 +444,7 @@ def parse_status(found):
 
 
 def parse_node(found, arch_of, arch_of_program):
-    """Return the :class:`Node` for the answers of look; the two functions tell the arch of a machine and of a program's head."""
+    """Return the :class:`Node` for the answers of look; the functions tell the arch of a machine and of a program."""
     def last(key):
         return found.get(key, [''])[-1]
     head = bytes.fromhex(last('head')) if re.fullmatch(r'([0-9a-f]{2})+', last('head')) else b''
@@ -437,7 +455,8 @@ def parse_node(found, arch_of, arch_of_program):
         machine=last('machine'), arch=arch_of(last('machine')), user=name or uid, is_root=uid == '0', kind=last('kind'),
         status=parse_status(found) if last('kind') == 'file' else {}, holds=arch_of_program(head),
         sha256=last('sha256') if re.fullmatch('[0-9a-f]{64}', last('sha256')) else None,
-        version=''.join(re.findall(r'\bv[0-9][\w.+-]*', last('version'))[:1]), folder='folder' in found, writable='writable' in found,
+        version=''.join(re.findall(r'\bv[0-9][\w.+-]*', last('version'))[:1]),
+        folder='folder' in found, writable='writable' in found,
         fixed='fixed' in found, blocked=last('blocked'),
         free=int(free.group(1)) * 1024 + sum(number(size) or 0 for size in found.get('reclaim', [])) if free else None,
         partials=tuple(Partial(part[1], part[2], int(part[3]), part[4], part[5]) for part in partials if part),
@@ -491,11 +510,11 @@ def refusal(job, node, action, to_send):
     """Say why *job* cannot be done on *node* and what to do about it, or return None."""
     artifact, folder = job.artifact, os.path.dirname(job.dest)
     if node.arch != artifact.arch:
-        return (f'it says that it is {node.machine!r}, its facts say {artifact.machine} (arch {artifact.arch}). Gather its facts '
-                f'again, or set k3s_artifact_machine')
+        return (f'it says that it is {node.machine!r}, its facts say {artifact.machine} (arch {artifact.arch}). Gather '
+                f'its facts again, or set k3s_artifact_machine')
     if node.kind in ('directory', 'other'):
-        return (f'{job.dest} is a {node.kind.replace("other", "special file")}, not a file. Remove it, or set k3s_artifact_dest to '
-                f'another path')
+        return (f'{job.dest} is a {node.kind.replace("other", "special file")}, not a file. Remove it, or set '
+                f'k3s_artifact_dest to another path')
     if node.blocked:
         return f'{node.blocked} is in the way of the folder {folder}: it is a dangling link or a file. Make it a folder'
     if not node.folder and job.kind != 'archive' and not job.may_come:
@@ -503,13 +522,13 @@ def refusal(job, node, action, to_send):
     if action == 'nothing':
         return None
     if is_older(artifact.version, node.version) and job.kind == 'binary' and not job.downgrade:
-        return (f'it has K3s {node.version}, and {artifact.source} is {artifact.version}: K3s does not support going back. '
-                f'Set k3s_artifact_downgrade: true to do it all the same')
+        return (f'it has K3s {node.version}, and {artifact.source} is {artifact.version}: K3s does not support going '
+                f'back. Set k3s_artifact_downgrade: true to do it all the same')
     if action == 'attributes':
         return None
     if not node.writable:
-        return (f'the user {node.user} cannot write to {folder} on the node, or its file system is read-only. Use become: true, '
-                f'make it writable, or set k3s_artifact_dest to a path that is')
+        return (f'the user {node.user} cannot write to {folder} on the node, or its file system is read-only. Use '
+                f'become: true, make it writable, or set k3s_artifact_dest to a path that is')
     if node.fixed and node.is_root and node.kind == 'file':
         return f'{job.dest} cannot be replaced: it is immutable. Take that attribute away (chattr -i)'
     if node.free is not None and node.free < to_send:
@@ -519,10 +538,12 @@ def refusal(job, node, action, to_send):
 
 def is_older(version, other):
     """Tell whether a release of K3s is older than another one. What is no release is not older than anything."""
-    keys = [re.fullmatch(r'v([0-9]+)\.([0-9]+)\.([0-9]+)(?:-[a-z]*([0-9]*))?\+k3s([0-9]+)', text or '') for text in (version, other)]
+    release = r'v([0-9]+)\.([0-9]+)\.([0-9]+)(?:-[a-z]*([0-9]*))?\+k3s([0-9]+)'
+    keys = [re.fullmatch(release, text or '') for text in (version, other)]
     if None in keys:
         return False
-    first, second = ([int(match[1]), int(match[2]), int(match[3]), int(match[4] or 10**6), int(match[5])] for match in keys)
+    # A release follows its candidates.
+    first, second = ([int(part or 10**6) for part in match.groups()] for match in keys)
     return first < second
 
 
@@ -560,7 +581,7 @@ class PartialLost(Exception):
 
 
 def is_core_ssh(connection):
-    """Tell whether the way to the node is ansible-core's own ssh plugin, not one that is derived from it and leads elsewhere.
+    """Tell whether the way to the node is ansible-core's own ssh plugin, not one derived from it that leads elsewhere.
 
     Without its ``_send_initial_data`` there is nothing to stream through, and files go the way of ``put_file``.
     """
@@ -570,13 +591,13 @@ def is_core_ssh(connection):
 
 
 def ssh_words(arguments):
-    """Yield the words of ssh arguments, each option of ``-o`` as ``(name, word)`` and every other word as ``(None, word)``."""
+    """Yield the words of ssh arguments: (name, option) for ``-o``, ("", word) for a value, (None, word) for the rest."""
     words = iter(shlex.split(arguments or ''))
     for word in words:
         option = next(words, '') if word == '-o' else word[2:] if word.startswith('-o') else None
         if option is None:
             yield None, word
-            if word in ('-S', '-F', '-i', '-J', '-p', '-l', '-L', '-R', '-D', '-W', '-E', '-b', '-c', '-e', '-I', '-m', '-Q', '-w', '-B'):
+            if re.fullmatch('-[SFiJplLRDWEbceImQwB]', word):
                 yield '', next(words, '')
         else:
             yield re.split(r'[\s=]', option.strip(), maxsplit=1)[0].lower(), option
@@ -587,7 +608,7 @@ FORWARDS = ('localforward', 'remoteforward', 'dynamicforward', 'exitonforwardfai
 
 
 def chooses_connection(arguments):
-    """Tell whether ssh arguments say which connection is to be used: by a control path, or by a forwarding, of which there can be one."""
+    """Tell whether ssh arguments choose the connection: by a control path, or by a forwarding."""
     for name, word in ssh_words(arguments):
         if name in ('controlpath', *FORWARDS) or (name is None and re.match('-[SLRDw]', word)):
             return True
@@ -597,7 +618,7 @@ def chooses_connection(arguments):
 
 
 def without_compression(arguments, own):
-    """Return ssh arguments without those for compression and, for an *own* connection, without those for a shared one."""
+    """Return ssh arguments without those for compression and, for an *own* connection, those for a shared one."""
     kept = []
     for name, word in ssh_words(arguments):
         if name:
@@ -615,9 +636,9 @@ def without_compression(arguments, own):
 def streaming(connection, send):
     """Let the next command of an ssh *connection* be fed by *send*, over a connection of its own without compression.
 
-    A K3s binary and its archives are compressed already, and compressing them again is most of the time that copy takes.
-    Options of the plugin and the method that writes to ssh are changed on this object, and only for this call. Where the
-    user chose a connection, it is used.
+    A K3s binary and its archives are compressed already, and compressing them again is most of the time that copy
+    takes. Options of the plugin and the method that writes to ssh are changed on this object, and only for this call.
+    Where the user chose a connection, it is used.
     """
     texts = ('ssh_args', 'ssh_common_args', 'ssh_extra_args')
     kept = {name: connection.get_option(name) for name in (*texts, 'reconnection_retries')}
@@ -639,7 +660,7 @@ def streaming(connection, send):
 
 
 class Stream:
-    """The rest of an open file, for the standard input of ssh: what ansible-core's plugin would do with a text, in blocks."""
+    """The rest of an open file, for the standard input of ssh: what the plugin would do with a text, in blocks."""
 
     def __init__(self, file, path, start, size, progress):
         self._file, self._path, self._start, self._size, self._progress = file, path, start, size, progress
@@ -650,7 +671,7 @@ class Stream:
         try:
             self._write_all(fh)
         except BrokenPipeError:
-            # ssh has ended and has said why; the plugin reads that. One that lives and takes nothing is a broken connection.
+            # ssh has ended and has said why; the plugin reads that. One that lives and takes nothing is a broken one.
             time.sleep(0.01)
             if ssh_process.poll() is None:
                 raise AnsibleConnectionFailure('ssh takes no more data.') from None
@@ -714,8 +735,8 @@ class Delivery:
     def leads_to(self, folder, other):
         """Tell whether two folders of the node are the same one, through links."""
         word = secrets.token_hex(8)
-        program = 'a=$(cd -P "$a" && pwd -P) && b=$(cd -P "$b" && pwd -P) && [ "$a" = "$b" ] && same=yes; echo "$word$same"'
-        result = self._ask(shell_program(program, word=word, same='', a=folder, b=other), word, f'compare {folder} and {other}')
+        program = shell_program(SAME_FOLDER, word=word, same='', a=folder, b=other)
+        result = self._ask(program, word, f'compare {folder} and {other}')
         return f'{word}yes' in result['stdout']
 
     def _ask(self, program, word, what):
@@ -730,10 +751,11 @@ class Delivery:
         return result
 
     def _run(self, program, what):
-        """Run a shell program on the node, as the user that the task becomes; return what ansible-core gives for a command."""
+        """Run a shell program on the node, as the user that the task becomes; return what ansible-core says of it."""
         display.vvv(f'K3S ARTIFACT: {what}', host=self._host)
         values = {'block': BLOCK, 'age': STALE, 'limit': TRIAL_SECONDS}
-        return self._action._low_level_execute_command(shell_command(shell_program(program, **values)), in_data=b'\n' if self._piped else None)
+        command = shell_command(shell_program(program, **values))
+        return self._action._low_level_execute_command(command, in_data=b'\n' if self._piped else None)
 
     # --- plan
 
@@ -744,7 +766,8 @@ class Delivery:
         if partial and partial.length <= job.artifact.size and node.sha256 != job.artifact.sha256:
             with self._opened(job.artifact.source) as file:
                 resume = resume_at(file, job.artifact.source, partial)
-        self._kept = f'What was at {job.dest} before is still there' if node.kind != 'absent' else f'Nothing is at {job.dest}'
+        absent = node.kind == 'absent'
+        self._kept = f'Nothing is at {job.dest}' if absent else f'What was at {job.dest} before is still there'
         return plan(job, node, resume)
 
     # --- send and install
@@ -767,14 +790,14 @@ class Delivery:
         try:
             return self._send(job, node, again._replace(start=0), RECEIVE_AND_INSTALL, **values)
         except PartialLost:
-            self.fail(f'the partial file in {os.path.dirname(job.dest)} was changed or taken away by somebody else, perhaps by '
-                      f'another run against this node. Run again.')
+            self.fail(f'the partial file in {os.path.dirname(job.dest)} was changed or taken away by somebody else, '
+                      f'perhaps by another run against this node. Run again.')
 
     def send(self, job, node, planned):
         """Send the file and check it, without putting it in place.
 
-        Return what waits on the node (waiting: "place pid", token: its seal), the way that was taken and the version that it printed;
-        without waiting where another run has put the file in place meanwhile.
+        Return what waits on the node (waiting: "place pid", token: its seal), the way that was taken and the version
+        that it printed; without waiting where another run has put the file in place meanwhile.
         """
         report, way = self._send_surely(job, node, planned, only='check')
         part, token = report.get('part', [''])[-1], report.get('token', [''])[-1]
@@ -793,17 +816,20 @@ class Delivery:
         parts: (job, node, waiting, token); with waiting empty only the attributes of what is there are set.
         Return how many are done, and what went wrong with the next one (an error), or None.
         """
-        programs = [self._program(job, node, 'put || exit 1', waiting=waiting, token=token, only='place' if waiting else '')
-                    for job, node, waiting, token in parts]
-        result = self._run(INSTALL_PARTS + ''.join(program for _word, program in programs), f'put {len(parts)} files in place')
+        programs = [
+            self._program(job, node, 'put || exit 1', waiting=waiting, token=token, only='place' if waiting else '')
+            for job, node, waiting, token in parts]
+        calls = ''.join(program for _word, program in programs)
+        result = self._run(INSTALL_PARTS + calls, f'put {len(parts)} files in place')
         for done, ((word, _program), part) in enumerate(zip(programs, parts)):
             found = answers(result['stdout'], word)
             if 'end' not in found:
                 try:
                     self._raise(part[0], found, said(result))
                 except PartialLost:
-                    return done, StagingError(f'{self._host}: what waited for {part[0].dest} was changed or taken away, perhaps by another '
-                                              f'run against this node. Run again.')
+                    return done, StagingError(
+                        f'{self._host}: what waited for {part[0].dest} was changed or taken away, perhaps by another '
+                        f'run against this node. Run again.')
                 except StagingError as error:
                     return done, error
         return len(parts), None
@@ -814,8 +840,8 @@ class Delivery:
         keep = '{uid}:{gid}'.format(**node.status) if node.status else ''  # where that is allowed, as core does
         defaults = {'only': '', 'token': '', 'waiting': '', 'start': 0, 'old': '', 'from': ''}
         return word, shell_program(script, **{
-            **defaults, 'word': word, **job.target.variables(), **owner, 'keep': keep, 'mode': job.mode, 'machine': node.machine,
-            'probe': 'yes' if job.trial else '', **values})
+            **defaults, 'word': word, **job.target.variables(), **owner, 'keep': keep, 'mode': job.mode,
+            'machine': node.machine, 'probe': 'yes' if job.trial else '', **values})
 
     def _send(self, job, node, planned, script, **values):
         """Send what is missing and run the rest of the program; return its answers and the way that was taken."""
@@ -830,14 +856,15 @@ class Delivery:
                 if planned.installed == 'same':
                     return {}, 'stream'
                 if planned.start <= before.start:
-                    display.vvv(f'K3S ARTIFACT: no stream to the node ({error}), so the file goes the way of put_file', host=self._host)
+                    display.vvv(f'K3S ARTIFACT: no stream to the node ({error}): the file goes the way of put_file',
+                                host=self._host)
                     break
                 if not tries:
                     raise self._broken(job, planned.start, error) from None
         return self._put(job, node, planned, script, **values), 'put_file'
 
     def _after_break(self, job, error):
-        """Look at the node after a broken connection; where that is not possible, the broken connection is what is to be told."""
+        """Look at the node after a broken connection; where that is not possible, tell of the broken connection."""
         try:
             return self.look(job.target)[0]
         except AnsibleError:
@@ -845,27 +872,31 @@ class Delivery:
 
     def _broken(self, job, there, error):
         there = '' if there is None else f' {there} bytes have arrived.'
-        return AnsibleConnectionFailure(f'the connection broke while {job.artifact.source} was sent.{there} {self._kept}, and the next run continues '
-                                        f'the transfer. {plain(to_text(error))}')
+        return AnsibleConnectionFailure(
+            f'the connection broke while {job.artifact.source} was sent.{there} {self._kept}, and the next run '
+            f'continues the transfer. {plain(to_text(error))}')
 
     def _stream(self, job, node, planned, script, **values):
-        progress = Progress(self._host, os.path.basename(job.artifact.source), job.artifact.size, planned.start, self._action._task.no_log)
+        path, size = job.artifact.source, job.artifact.size
+        progress = Progress(self._host, os.path.basename(path), size, planned.start, self._action._task.no_log)
         program = self._program(job, node, script, start=planned.start, old=self._old(job, node, planned), **values)
-        with self._opened(job.artifact.source) as file:
+        with self._opened(path) as file:
             file.seek(planned.start)
-            with streaming(self._connection, Stream(file, job.artifact.source, planned.start, job.artifact.size, progress)):
-                report = self._answer(job, program, f'stream {job.artifact.source} from byte {planned.start} to {job.dest}')
+            with streaming(self._connection, Stream(file, path, planned.start, size, progress)):
+                report = self._answer(job, program, f'stream {path} from byte {planned.start} to {job.dest}')
         progress.finish()
         return report
 
     def _put(self, job, node, planned, script, **values):
         shell = self._connection._shell
-        temporary = shell.join_path(shell.tmpdir or self._action._make_tmp_path(), 'artifact')  # one folder for all files of a task
+        # One folder for all files of a task.
+        temporary = shell.join_path(shell.tmpdir or self._action._make_tmp_path(), 'artifact')
         if planned.start < job.artifact.size:
             with self._opened(job.artifact.source):
                 self._connection.put_file(job.artifact.source, temporary)
             planned = planned._replace(start=0)
-        program = self._program(job, node, script, start=planned.start, old=self._old(job, node, planned), **{**values, 'from': temporary})
+        values = {**values, 'start': planned.start, 'old': self._old(job, node, planned), 'from': temporary}
+        program = self._program(job, node, script, **values)
         self._piped = False
         return self._answer(job, program, f'install {job.dest} from {temporary}')
 
@@ -878,8 +909,8 @@ class Delivery:
         try:
             return open(path, 'rb', buffering=0)
         except OSError as error:
-            raise StagingError(f'{self._host}: {path} was there when it was verified and cannot be read now: {error.strerror}. '
-                               f'Put it back and run again. Nothing was changed.') from None
+            raise StagingError(f'{self._host}: {path} was there when it was verified and cannot be read now: '
+                               f'{error.strerror}. Put it back and run again. Nothing was changed.') from None
 
     def _answer(self, job, program, what):
         """Run (word, program) of a verb that changes something; return its answers, or fail with what it says."""
@@ -900,10 +931,10 @@ class Delivery:
             'folder': f'the folder of {job.dest} cannot be made: {reason}',
             'write': f'{job.dest} cannot be written on the node: {reason}',
             'short': f'{source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again',
-            'digest': f'what arrived is not the file that was verified: {source} was changed during the run, or the transfer was '
-                      f'damaged, or no program of the node for SHA-256 works. Run again',
-            'run': f'the node cannot run the new binary ({reason}). Check that {source} is for its processor and that the file system '
-                   f'allows programs to run; k3s_artifact_probe: false turns this check off',
+            'digest': f'what arrived is not the file that was verified: {source} was changed during the run, or the '
+                      f'transfer was damaged, or no program of the node for SHA-256 works. Run again',
+            'run': f'the node cannot run the new binary ({reason}). Check that {source} is for its processor and that '
+                   f'the file system allows programs to run; k3s_artifact_probe: false turns this check off',
             'attributes': f'owner, group or mode of {job.dest} cannot be set: {reason}',
             'directory': f'{job.dest} has become a directory',
             'rename': f'{job.dest} cannot be replaced: {reason}',
@@ -913,8 +944,9 @@ class Delivery:
 
 
 def said(result):
-    """Return what a command that failed said, in one line. What ssh itself says of a connection that works is left out."""
-    text = re.sub(r'^(Warning: Permanently added|Shared connection to|\w{16}\w*=).*$', '', f'{result["stdout"]}\n{result["stderr"]}', flags=re.MULTILINE)
+    """Return what a command that failed said, in one line, without what ssh itself says of a connection that works."""
+    noise = r'^(Warning: Permanently added|Shared connection to|\w{16}\w*=).*$'
+    text = re.sub(noise, '', f'{result["stdout"]}\n{result["stderr"]}', flags=re.MULTILINE)
     return plain(' '.join(text.split())[-LONGEST_ANSWER:]) or f'exit status {result["rc"]}'
 
 
@@ -933,7 +965,7 @@ def progress_line(host, name, done, size, sent, seconds):
 
 
 class Progress:
-    """Print how far a transfer is, once it has lasted some seconds, and when it is done: on standard error, for a person."""
+    """Print how far a transfer is, once it has lasted some seconds, and when it is done: on standard error."""
 
     def __init__(self, host, name, size, start, silent):
         self._host, self._name, self._size, self._start = host, name, size, start
@@ -985,7 +1017,8 @@ def resolved(task, loader):
 def variables_of_target(task, task_vars):
     """Return the variables of the host on which the file lands: with delegate_to, that host's win.
 
-    ansible-core from 2.21 on gives few variables of the delegated host with the task; the others are those of the inventory.
+    ansible-core from 2.21 on gives few variables of the delegated host with the task; the others are those of the
+    inventory.
     """
     name = task.delegate_to
     if not name:
@@ -1040,9 +1073,11 @@ class ActionModule(core_copy().ActionModule):
                 if request is not None:
                     return wrap_var(self._stage(request, task_vars))
             except (AnsibleLookupError, StagingError) as error:
-                raise AnsibleActionFail(wrap_var(to_text(error.message)), result={'k3s_artifact': wrap_var(self._known())}) from None
+                known = wrap_var(self._known())
+                raise AnsibleActionFail(wrap_var(to_text(error.message)), result={'k3s_artifact': known}) from None
             except AnsibleConnectionFailure as error:
-                return {'unreachable': True, 'changed': False, 'msg': wrap_var(plain(' '.join(to_text(error.message).split()), LONGEST_ERROR))}
+                message = plain(' '.join(to_text(error.message).split()), LONGEST_ERROR)
+                return {'unreachable': True, 'changed': False, 'msg': wrap_var(message)}
             return super().run(tmp, task_vars)
 
     def _request(self):
@@ -1072,7 +1107,8 @@ class ActionModule(core_copy().ActionModule):
         if not self._prepared().is_elf_executable(named):
             return None
         same_name = os.path.basename(place) == os.path.basename(self._install_path)
-        leads_there = same_name and self._delivery().leads_to(os.path.dirname(place), os.path.dirname(self._install_path))
+        folders = os.path.dirname(place), os.path.dirname(self._install_path)
+        leads_there = same_name and self._delivery().leads_to(*folders)
         if not has_name and not leads_there:
             return None
         if not leads_there:
@@ -1083,7 +1119,9 @@ class ActionModule(core_copy().ActionModule):
     def _script(self, source, dest):
         folder = os.path.dirname(self._install_path)
         target = os.path.join(folder, INSTALL_SCRIPT_NAME)
-        if os.path.basename(source) != INSTALL_SCRIPT_NAME or not dest or os.path.normpath(dest) not in (folder, target):
+        if os.path.basename(source) != INSTALL_SCRIPT_NAME or not dest:
+            return None
+        if os.path.normpath(dest) not in (folder, target):
             return None
         named = self._find(source)
         return Request('script', named, target, '0755') if named else None
@@ -1092,13 +1130,14 @@ class ActionModule(core_copy().ActionModule):
         if not dest or not source.endswith(ARCHIVE_SUFFIXES):
             return None
         path, name = self._find(source), os.path.basename(source)
-        directory = os.path.normpath(dest if not dest.endswith(ARCHIVE_SUFFIXES) else os.path.dirname(dest))
+        names_file = dest.endswith(ARCHIVE_SUFFIXES)
+        directory = os.path.normpath(os.path.dirname(dest) if names_file else dest)
         of_images = self._checked_path('k3s_artifact_images_dest', '')
         if not path or not os.path.isfile(path) or name.startswith('.'):
             return None
         if directory != of_images and not re.fullmatch(f'[/~].*{IMAGES_DIRECTORY}', directory):
             return None
-        return Request('archive', path, os.path.join(directory, os.path.basename(dest) if dest.endswith(ARCHIVE_SUFFIXES) else name), '0644')
+        return Request('archive', path, os.path.join(directory, os.path.basename(dest) if names_file else name), '0644')
 
     def _find(self, source):
         try:
@@ -1140,12 +1179,14 @@ class ActionModule(core_copy().ActionModule):
                 defaults.update(entry)
         defaults = self._templar.template(defaults.get('ansible.builtin.copy', {}))
         omit, omitted = self._vars.get('omit'), self._omitted()
-        return {**{key: value for key, value in defaults.items() if value != omit and key not in omitted}, **self._task.args}
+        defaults = {key: value for key, value in defaults.items() if value != omit and key not in omitted}
+        return {**defaults, **self._task.args}
 
     def _omitted(self):
         """Return the names of the arguments that the task sets to "omit": those take no default either."""
         written = self._task.get_ds() or {}
-        names = {name for key in (self._task.action, 'args') if isinstance(written.get(key), dict) for name in written[key]}
+        places = [written[key] for key in (self._task.action, 'args') if isinstance(written.get(key), dict)]
+        names = {name for place in places for name in place}
         return names - set(self._task.args)
 
     def _globs(self):
@@ -1154,7 +1195,8 @@ class ActionModule(core_copy().ActionModule):
             return []
         patterns = self._templar.template(self._task.loop)
         patterns = [patterns] if isinstance(patterns, str) else patterns
-        return [os.path.join('/*', re.sub(r'^(\.\./)+', '', os.path.normpath(os.path.expanduser(pattern)))) for pattern in patterns]
+        patterns = (os.path.normpath(os.path.expanduser(pattern)) for pattern in patterns)
+        return [os.path.join('/*', re.sub(r'^(\.\./)+', '', pattern)) for pattern in patterns]
 
     def _obstacle(self, job):
         """Return what the task asks for and the install program does not do, or None."""
@@ -1174,7 +1216,7 @@ class ActionModule(core_copy().ActionModule):
     # --- which file
 
     def _prepared(self):
-        """Return the lookup plugin that lives beside this one, loose or in the same collection, prepared for the host."""
+        """Return the lookup that lives beside this plugin, loose or in the same collection, prepared for the host."""
         if self._lookup is None:
             loader = self._shared_loader_obj.lookup_loader
             for name in filter(None, (self._collection and self._collection + '.k3s_artifact', 'k3s_artifact')):
@@ -1182,8 +1224,8 @@ class ActionModule(core_copy().ActionModule):
                 if self._lookup is not None:
                     break
             else:
-                raise StagingError('the lookup plugin k3s_artifact was not found, which copy needs to choose a K3s binary. '
-                                   'Put k3s_artifact.py into a folder lookup_plugins/ beside the playbook.')
+                raise StagingError('the lookup plugin k3s_artifact was not found, which copy needs to choose a K3s '
+                                   'binary. Put k3s_artifact.py into a folder lookup_plugins/ beside the playbook.')
             if self._task.delegate_to:  # no fact of the first host may decide for the delegated one
                 self._lookup.prepare(self._task_vars)
             self._lookup.prepare(self._vars)
@@ -1200,9 +1242,11 @@ class ActionModule(core_copy().ActionModule):
             reason = lookup.refuses_archive(request.named, self._globs())
             if reason:
                 return reason
-        artifact = {'binary': lookup.binary, 'archive': lookup.archive, 'script': lookup.script}[request.kind](request.named)
+        verified = {'binary': lookup.binary, 'archive': lookup.archive, 'script': lookup.script}[request.kind]
+        artifact = verified(request.named)
         mode = octal_mode(request.mode if arguments.get('mode') is None else arguments['mode'])
-        trial = request.kind == 'binary' and mode is not None and int(mode, 8) & 0o111 != 0 and self._switch('k3s_artifact_probe', True)
+        can_run = request.kind == 'binary' and mode is not None and int(mode, 8) & 0o111 != 0
+        trial = can_run and self._switch('k3s_artifact_probe', True)
         return Job(artifact, request.kind, request.dest, mode, arguments.get('owner'), arguments.get('group'), trial,
                    self._switch('k3s_artifact_downgrade', False), self._task.check_mode)
 
@@ -1242,7 +1286,8 @@ class ActionModule(core_copy().ActionModule):
             raise StagingError(f'{self._host}: {planned.refusal}. Nothing was changed.')
         obstacle = self._obstacle(job)
         if obstacle:
-            display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core', host=self._host)
+            display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core',
+                        host=self._host)
             return self._through_core(job, node, planned, task_vars)
         result = result_of(job, node, planned)
         if self._task.diff and result['changed']:
@@ -1255,7 +1300,8 @@ class ActionModule(core_copy().ActionModule):
         return result
 
     def _through_core(self, job, node, planned, task_vars):
-        arguments = {**self._task.args, 'src': job.artifact.source, 'dest': job.dest, 'mode': job.mode or self._task.args['mode']}
+        arguments = {**self._task.args, 'src': job.artifact.source, 'dest': job.dest}
+        arguments['mode'] = job.mode or arguments['mode']
         arguments.setdefault('checksum', job.artifact.checksum)  # what arrives must be what was verified
         with self._arguments(arguments):
             result = super().run(None, task_vars)
@@ -1276,10 +1322,13 @@ def result_of(job, node, planned):
 
 def described(job, node, planned):
     """Return what was chosen for the node, for the key k3s_artifact of the result."""
-    result = {key: getattr(job.artifact, key) for key in ('machine', 'arch', 'source', 'size', 'sha256', 'verified', 'version')}
+    keys = ('machine', 'arch', 'source', 'size', 'sha256', 'verified', 'version')
+    result = {key: getattr(job.artifact, key) for key in keys}
     if node is not None:
-        result.update(kind=job.kind, installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send, free=node.free,
-                      node_version=job.artifact.version if planned.installed == 'same' else node.version, came='there' if planned.to_send == 0 else '')
+        result.update(
+            kind=job.kind, installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send,
+            free=node.free, node_version=job.artifact.version if planned.installed == 'same' else node.version,
+            came='there' if planned.to_send == 0 else '')
     return result
 
 

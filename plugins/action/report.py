@@ -21,6 +21,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
 
+from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import ArtifactError, refuse_facts
+
 # Columns of the table; ansible-core, too, takes every terminal for 80 columns wide at least.
 NARROWEST = 80
 WIDEST = 100
@@ -410,6 +412,15 @@ def table_width(environ, terminal):
     return min(max(wanted, NARROWEST), WIDEST)
 
 
+def refuse_all_facts(task_vars):
+    """Fail where a node's facts hold a setting of ours: one of them says where the controller writes the report."""
+    for host in task_vars['ansible_play_hosts_all']:
+        try:
+            refuse_facts(host, task_vars['hostvars'].raw_get(host).get('ansible_facts') or {})
+        except ArtifactError as error:
+            raise AnsibleActionFail(f'{error.message} No host was touched.') from None
+
+
 class ActionModule(ActionBase):
     """Runs on the controller alone, once for all hosts."""
 
@@ -422,6 +433,8 @@ class ActionModule(ActionBase):
             {'of': {'type': 'str'}, 'path': {'type': 'str', 'default': ''},
              'title': {'type': 'str', 'default': 'K3s artifacts'}, 'check_only': {'type': 'bool', 'default': False}},
             required_if=[('check_only', False, ['of'])])
+        if options['check_only']:
+            refuse_all_facts(task_vars)
         problem = obstacle(options['path']) if options['path'] else ''
         if problem:
             raise AnsibleActionFail(problem)

@@ -1223,26 +1223,10 @@ KNOWN_VARIABLES = {
     'k3s_artifact_images': 'globs that narrow which image archives are taken',
     'k3s_artifact_images_dest': 'the images directory on the node',
     'k3s_artifact_keep_going': 'true: put in place what can be, host by host',
-    'k3s_artifact_keep_previous': 'true: keep the replaced binary on the node',
-    'k3s_artifact_keyring': 'the public key of a signed checksum list',
     'k3s_artifact_machine': 'what the node calls itself',
     'k3s_artifact_probe': 'false: the new binary is not tried on the node',
-    'k3s_artifact_prune': 'true: remove superfluous image archives from the node',
-    'k3s_artifact_rate': 'the bytes per second that a transfer may use',
-    'k3s_artifact_relay_port': 'the port of a relay',
     'k3s_artifact_report': 'where the report is written',
-    'k3s_artifact_rpm_key': 'the key that the SELinux packages are signed with',
     'k3s_artifact_scratch': 'the scratch folder of the demo',
-    'k3s_artifact_sign_key': 'the key that signs a bundle',
-    'k3s_artifact_site': 'the site that the node belongs to',
-    'k3s_artifact_site_forks': 'how many nodes of a site fetch at a time',
-    'k3s_artifact_url': 'a mirror from which nodes fetch',
-    'k3s_artifact_url_ca': 'the CA of that mirror',
-    'k3s_artifact_url_headers': 'what a request to that mirror carries',
-    'k3s_artifact_url_only': 'true: never push instead',
-    'k3s_artifact_url_password': 'the password for that mirror',
-    'k3s_artifact_url_proxy': 'the proxy to that mirror',
-    'k3s_artifact_url_username': 'the user name for that mirror',
     'k3s_artifact_verify': 'how files are verified on the controller',
     'k3s_download_arches': 'the architectures to download',
     'k3s_download_ca_path': 'the CA of the mirror to download from',
@@ -1662,6 +1646,9 @@ class LookupModule(LookupBase):
             return f'{name} is for {" and ".join(archs)}, {host.name} is {host.arch}'
         if globs and not any(fnmatch.fnmatch(name, glob) for glob in globs):
             return f'{name} is not among k3s_artifact_images'
+        why = None if ARCHIVE_PART.fullmatch(name) else self._no_archive(path)
+        if why:
+            return f'{name} {why}, so K3s is not to import it'
         names = [other for other in self._names_in(folder)
                  if other == name or any(fnmatch.fnmatch(os.path.join(folder, other), pattern) for pattern in patterns)
                  and (split_archive(other) or ('',))[0] == stem and self.is_archive(os.path.join(folder, other))]

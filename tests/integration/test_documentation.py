@@ -1,12 +1,14 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The documentation of the lookup is what ansible-doc shows, and every example in it runs."""
+"""The documentation says what the code does: examples run, tables are those of the code, links lead somewhere."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import shlex
 
 import pytest
 import yaml
@@ -42,8 +44,8 @@ def ansible_doc(request, tmp_path):
 
     def run(*arguments):
         where = [] if '.' in request.param else ['--playbook-dir', tmp_path]
-        return support.ansible('ansible-doc', '-t', 'lookup', *where, *arguments, request.param,
-                               folder=tmp_path, env=env)
+        words = ('-t', 'lookup', *where, *arguments, request.param)
+        return support.ansible('ansible-doc', *words, folder=tmp_path, env=env)
     return run
 
 
@@ -109,3 +111,265 @@ def test_every_example_shows_what_its_name_says(examples, arch):
         'Use a build of your own where K3s has no release': 'k3s-armv6',
         'Give an untouched k3s-ansible the folder of each host\'s architecture': f'{airgap}/{arch}',
     }
+
+
+# --- the pages -------------------------------------------------------------------------------------------------------
+
+README, DOCS = support.ROOT / 'README.md', support.ROOT / 'docs'
+PAGES = [README, support.ROOT / 'CONTRIBUTING.md', *sorted(DOCS.glob('*.md'))]
+BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
+pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+
+
+def prose(page):
+    """Return the text of a page without its blocks of code."""
+    return re.sub(r'^```.*?^```', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """Return what the headings of a page are called in links to them."""
+    headings = re.findall(r'^#+ (.*)$', prose(page), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def commands(page):
+    """Return the commands of a page, in blocks and in the text, as words."""
+    blocks = [block for language, block in BLOCK.findall(page.read_text()) if language in ('sh', 'console')]
+    inline = re.findall(r'`((?:ansible-\w+|make) [^`]*)`', prose(page))
+    return [shlex.split(line, comments=True) for line in ('\n'.join(blocks).splitlines() + inline)]
+
+
+@pages
+def test_every_link_of_a_page_leads_somewhere(page):
+    for text, target in re.findall(r'\[([^\]]*)\]\(([^)]+)\)', prose(page)):
+        path, _, anchor = target.partition('#')
+        if '://' in target:
+            continue
+        there = page.parent / path if path else page
+        assert there.exists(), f'{text}: {target}'
+        assert not anchor or anchor in anchors(there), f'{text}: {target}'
+
+
+@pages
+def test_every_yaml_block_of_a_page_is_yaml_and_every_json_block_is_json(page):
+    for language, block in BLOCK.findall(page.read_text()):
+        if language == 'yaml':
+            assert isinstance(yaml.safe_load(block), (dict, list)), block
+        if language == 'json':
+            json.loads(block)
+
+
+@pages
+def test_every_command_of_a_page_is_there(page):
+    targets = set(re.findall(r'^(\w+):', (support.ROOT / 'Makefile').read_text(), re.MULTILINE))
+    playbooks = {path.stem for path in PLAYBOOKS}
+    for words in commands(page):
+        if words[:1] == ['make']:
+            assert words[1] in targets, words
+        if words and words[0].startswith('ansible-'):
+            assert (support.PROGRAMS / words[0]).exists(), words
+        named = [word.removeprefix('airgap.k3s.') for word in words if word.startswith('airgap.k3s.')]
+        if words[:1] == ['ansible-playbook']:
+            assert set(named) <= playbooks, words
+        if words[:1] == ['ansible-doc']:
+            kind = 'lookup' if 'lookup' in words else 'modules'
+            assert named and all((support.ROOT / 'plugins' / kind / f'{name}.py').exists() for name in named), words
+
+
+def rows(page, *heads):
+    """Return the rows, as lists of cells, of all tables of *page* whose first head is one of *heads*."""
+    result, inside = [], False
+    for line in prose(page).splitlines():
+        cells = [cell.strip() for cell in line.strip('|').split(' | ')] if line.startswith('| ') else None
+        if cells is None:
+            inside = False
+        elif cells[0] in heads:
+            inside = True
+        elif inside and set(line) != set('| -'):
+            result.append(cells)
+    return result
+
+
+# --- variables -------------------------------------------------------------------------------------------------------
+
+VARIABLE = re.compile(r'k3s_(?:artifact|download)_\w+|' + '|'.join(k3s.OTHER_SETTINGS))
+LISTS = ('KNOWN_VARIABLES', 'OTHER_SETTINGS')  # which name variables without reading them
+PLUGINS = [*(support.ROOT / 'plugins' / 'action').glob('*.py'), support.ROOT / 'plugins' / 'lookup' / 'k3s_artifact.py']
+PLAYBOOKS = sorted((support.ROOT / 'playbooks').glob('*.yml'))
+
+
+def variables_of_plugin(path):
+    """Return the variables that the code of a plugin names: each text that is the name of one."""
+    tree = ast.parse(path.read_text())
+    tree.body = [node for node in tree.body
+                 if not isinstance(node, ast.Assign) or getattr(node.targets[0], 'id', '') not in LISTS]
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {text for text in texts if VARIABLE.fullmatch(text)}
+
+
+def variables_in_code():
+    """Return every variable that a plugin or a playbook reads, from their code."""
+    found = set().union(*map(variables_of_plugin, PLUGINS))
+    for option in yaml.safe_load(k3s.DOCUMENTATION)['options'].values():
+        found |= {entry['name'] for entry in option.get('vars', ())}
+    for path in PLAYBOOKS:
+        found |= set(re.findall(rf'\b(?:{VARIABLE.pattern})\b', re.sub(r'(^|\s)#.*', '', path.read_text())))
+    return found
+
+
+def variables_of(page):
+    """Return the variables in the tables of variables of a page, one for each time that it is there."""
+    return [name for row in rows(page, 'variable') for name in re.findall(r'`(\w+)`', row[0])]
+
+
+def test_every_variable_that_is_read_is_in_one_table_and_no_other_is():
+    readme, download = variables_of(README), variables_of(DOCS / 'download.md')
+    read = variables_in_code()
+    assert {'k3s_artifact_dest', 'k3s_artifact_verify', 'k3s_artifact_report', 'k3s_download_url'} <= read
+    of_download = {name for name in read if name.startswith('k3s_download_')}
+    assert sorted(readme) == sorted(read - of_download)
+    assert sorted(download) == sorted(of_download | {'k3s_version', 'k3s_artifact_dir', 'airgap_dir'})
+
+
+def test_a_variable_that_is_read_is_not_called_misspelt():
+    assert not k3s.misspelt(variables_in_code())
+    assert set(k3s.OTHER_SETTINGS) <= variables_in_code()
+
+
+# --- the README ------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_architectures_in_the_readme_is_that_of_the_code():
+    assert rows(README, '`uname -m`') == [
+        [', '.join(release.machines), release.arch, f'`{release.binary}`', f'`k3s-airgap-images-{release.arch}.tar…`',
+         f'`sha256sum-{release.arch}.txt`'] for release in k3s.RELEASES if release.binary]
+
+
+def test_the_table_of_playbooks_in_the_readme_names_them_all():
+    named = sorted(row[0] for row in rows(README, 'playbook'))
+    assert named == sorted(f'`airgap.k3s.{path.stem}`' for path in PLAYBOOKS)
+
+
+@pytest.fixture(scope='module', name='layout')
+def fixture_layout(tmp_path_factory):
+    """Make the folders that the README shows; return the folder above them."""
+    folder = tmp_path_factory.mktemp('layout')
+    shown = re.findall(r'^(airgap/\w+)/\{(.*)\}$', README.read_text(), re.MULTILINE)
+    assert len(shown) == 3
+    for place, names in shown:
+        arch = place.rpartition('/')[2]
+        support.release(folder / 'airgap', arch, layout='per-arch')
+        if 'k3s' in names.split(','):
+            (folder / place / support.BINARIES[arch]).rename(folder / place / 'k3s')
+        (folder / place / 'k3s-install.sh').write_text('#!/bin/sh\n')
+        assert sorted(path.name for path in (folder / place).iterdir()) == sorted(names.split(','))
+    return folder
+
+
+def test_the_layout_of_the_readme_serves_its_inventory_for_an_untouched_k3s_ansible_and_its_task(layout):
+    blocks = BLOCK.findall(README.read_text())
+    task, inventory = (yaml.safe_load(block) for language, block in blocks if language == 'yaml')
+    variables = {**inventory, 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required',
+                 'k3s_artifact_probe': False}
+    hosts = {arch: {**variables, 'k3s_artifact_machine': support.MACHINES[arch],
+                    'k3s_artifact_dest': str(layout / f'{arch}.k3s')} for arch in ('amd64', 'arm64', 'arm')}
+    run = support.play(layout, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'show', 'ansible.builtin.debug': {'msg': '{{ airgap_dir }}'}},
+        {**task[0], 'name': 'check', 'check_mode': True},  # only root may give a file to root
+        {**task[0], 'name': 'above', 'check_mode': True, 'vars': {'airgap_dir': str(layout / 'airgap')}},
+        {'name': 'stage', 'copy': {'src': '{{ airgap_dir }}/k3s', 'dest': '/usr/local/bin/k3s'}}]}], hosts=hosts)
+    assert run.rc == 0, run.output
+    assert 'WARNING' not in run.output
+    for arch in hosts:
+        folder = layout / 'airgap' / arch
+        assert run.result(arch, 'show')['msg'] == str(folder)
+        for name in ('check', 'above'):
+            assert run.result(arch, name)['k3s_artifact']['source'] == str(folder / 'k3s')
+        assert support.elf_arch(layout / f'{arch}.k3s') == arch
+
+
+# --- the action copy -------------------------------------------------------------------------------------------------
+
+copy = support.load_plugin('plugins/modules/copy.py')
+
+
+def test_the_documentation_of_copy_names_every_variable_that_it_and_the_lookup_read():
+    options = yaml.safe_load(k3s.DOCUMENTATION)['options'].values()
+    read = variables_of_plugin(support.ROOT / 'plugins' / 'action' / 'copy.py') | {'k3s_version'} | {
+        entry['name'] for option in options for entry in option.get('vars', ())}
+    assert set(re.findall(rf'\b(?:{VARIABLE.pattern})\b', copy.DOCUMENTATION)) == read
+
+
+def test_the_documentation_of_copy_has_every_key_of_a_result_and_no_other(tmp_path):
+    (tmp_path / 'airgap').mkdir()
+    (tmp_path / 'airgap' / support.BINARIES[support.NATIVE]).write_bytes(support.program())
+    dest = str(tmp_path / 'k3s')
+    task = {'copy': {'src': str(tmp_path / 'airgap' / 'k3s'), 'dest': dest}}
+    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'check', **task, 'check_mode': True}, {'name': 'stage', **task}, {'name': 'again', **task}]}],
+        hosts={'node': {'k3s_artifact_dest': dest, 'k3s_artifact_machine': support.MACHINES[support.NATIVE]}})
+    assert run.rc == 0, run.output
+    documented = yaml.safe_load(copy.RETURN)
+    staged = run.result('node', 'stage')
+    assert set(staged['k3s_artifact']) == set(documented['k3s_artifact']['contains'])
+    own = {key for key in staged if not key.startswith('_') and key not in ('changed', 'failed', 'invocation', 'diff')}
+    assert own == set(documented) - {'skip_reason'}
+    for name in ('check', 'again'):
+        assert set(run.result('node', name)['k3s_artifact']) == set(documented['k3s_artifact']['contains']) - {'way'}
+
+
+@pytest.mark.parametrize('name', ['copy', 'release', 'report', 'stage'])
+def test_ansible_doc_shows_each_action_without_a_complaint(tmp_path, name):
+    env = {'ANSIBLE_COLLECTIONS_PATH': support.collection_path(tmp_path)}
+    done = support.ansible('ansible-doc', f'airgap.k3s.{name}', folder=tmp_path, env=env)
+    assert done.returncode == 0 and not re.search('WARNING|ERROR|DEPRECAT', done.stdout), done.stdout
+
+
+# --- what loads when -------------------------------------------------------------------------------------------------
+
+ROLE = {'ansible.builtin.include_role': {'name': 'airgap'}}
+BEFORE = {'name': 'before', 'copy': {'content': 'x', 'dest': '{{ playbook_dir }}/x'}}
+
+
+@pytest.mark.parametrize('tasks, staged', [
+    ([{'ansible.builtin.import_role': {'name': 'airgap'}}], True),
+    ([BEFORE, {'ansible.builtin.import_role': {'name': 'airgap'}}], True),
+    ([ROLE], True), ([BEFORE, ROLE], False)], ids=['import', 'import after a copy', 'include', 'include after a copy'])
+def test_what_loads_when_is_as_the_page_says(tmp_path, tasks, staged):
+    role = tmp_path / 'roles' / 'airgap'
+    (role / 'tasks').mkdir(parents=True)
+    support.install_drop_in(role)
+    (role / 'tasks' / 'main.yml').write_text(json.dumps([
+        {'name': 'stage', 'copy': {'src': '{{ playbook_dir }}/airgap/k3s', 'dest': '{{ k3s_artifact_dest }}'}}]))
+    support.release(tmp_path / 'airgap', 'amd64', 'arm64')
+    hosts = {'node': {'k3s_artifact_machine': 'aarch64', 'k3s_artifact_probe': False,
+                      'k3s_artifact_dest': str(tmp_path / 'k3s')}}
+    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': tasks}], hosts=hosts, home='none')
+    assert run.rc == 0, run.output
+    assert ('k3s_artifact' in run.result('node', 'airgap : stage')) is staged
+    assert support.elf_arch(tmp_path / 'k3s') == ('arm64' if staged else 'amd64')
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def sentences():
+    """Return the texts of plugins and playbooks, a NUL for each value that is filled in."""
+    texts = [re.sub(r"' ~ .*? ~ '", '\0', ' '.join(path.read_text().split())) for path in PLAYBOOKS]
+    for path in PLUGINS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(''.join(part.value if isinstance(part, ast.Constant) else '\0' for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+MESSAGES = [text for row in rows(DOCS / 'troubleshooting.md', 'message') for text in re.findall('`([^`]+)`', row[0])]
+
+
+@pytest.mark.parametrize('message', MESSAGES)
+def test_every_message_of_the_page_for_troubles_is_one_of_ours(message):
+    parts = [re.escape(part.strip()) for part in message.split('…') if part.strip()]
+    wanted = re.compile(r'[^.]*?'.join(parts), re.DOTALL)
+    assert any(wanted.search(text) for text in sentences()), message

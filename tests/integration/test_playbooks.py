@@ -123,7 +123,7 @@ def test_hosts_that_cannot_be_served_stop_all_and_every_problem_of_every_host_is
         'amd64': 'ok', 'arm64': 'failed', 'arm': 'failed', 'gone': 'unreachable', 'i686': 'failed'}
     for host, texts in {
             'arm64': ("for host 'arm64' (machine aarch64, arch arm64): ", 'is a binary for amd64',
-                      'k3s-airgap-images-arm64.tar.zst', 'is an HTML page'),
+                      'k3s-airgap-images-arm64.tar.zst', 'sha256sum-arm64.txt says'),
             'arm': ("for host 'arm' (machine armv7l, arch arm): ",), 'gone': ('gone is unreachable',),
             'i686': ("no release for the machine i686 of host 'i686'",)}.items():
         assert all(text in stopped[host][1] for text in texts), stopped[host]
@@ -237,3 +237,18 @@ def test_every_playbook_says_what_it_is_and_has_named_plays():
         text = path.read_text()
         assert text.startswith('---\n# ') and f'airgap.k3s.{path.stem}' in text
         assert '- name: ' in text
+
+
+def test_a_fact_never_says_where_the_controller_writes_the_report(cluster):
+    """A fact wins over the inventory, and a node's facts are its own: refused for the whole play, before anything is
+    tried or written."""
+    folder, hosts = cluster
+    (folder / 'out').mkdir()
+    fact = {'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'a fact',
+         'ansible.builtin.set_fact': {'k3s_artifact_report': f'{folder}/out/evil', 'cacheable': True}}]}
+    plays = [fact, {'import_playbook': 'airgap.k3s.preflight', 'vars': {'k3s_artifact_hosts': 'all'}}]
+    run = support.play(folder, plays, hosts=hosts, home='collection')
+    assert run.rc != 0 and "has the fact 'k3s_artifact_report'" in ' '.join(run.output.split()), run.output
+    assert list((folder / 'out').iterdir()) == []
+    assert not [entry for entry in run.results if entry['task'].startswith('Look')]

@@ -20,8 +20,8 @@ import yaml
 
 import support
 
-from ansible_collections.airgap.k3s.plugins.action import release
-from ansible_collections.airgap.k3s.plugins.modules.release import DOCUMENTATION
+release = support.collection_module('plugins.action.release')
+DOCUMENTATION = support.collection_module('plugins.modules.release').DOCUMENTATION
 
 
 @pytest.mark.parametrize('version', ['v1.31.4+k3s1', 'v1.31.4-rc1+k3s1', 'v1.31.4', 'v1.31.4+k3s1.beta-2'])

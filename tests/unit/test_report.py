@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 import support
 
-report = support.load_plugin('plugins/action/report.py')
-documentation = support.load_plugin('plugins/modules/report.py')
+report = support.collection_module('plugins.action.report')
+documentation = support.collection_module('plugins.modules.report')
 PAGE = (support.ROOT / 'docs' / 'report.md').read_text()
 
 DIGEST = '0c043f8f77dbeee3c4b51aa54811506b28c7b74401710468dccbf0f396ac0f93'

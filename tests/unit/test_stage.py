@@ -6,9 +6,7 @@ before."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,15 +15,7 @@ import support
 
 @pytest.fixture(name='stage', scope='module')
 def fixture_stage():
-    """The module, with what it imports from the collection: this repository under the collection's name."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ('ansible_collections', 'ansible_collections.airgap', 'ansible_collections.airgap.k3s'):
-            package = ModuleType(name)
-            package.__path__, package._collection_meta = [str(support.ROOT)], {}
-            patch.setitem(sys.modules, name, package)
-        yield importlib.import_module('ansible_collections.airgap.k3s.plugins.action.stage')
-        for name in [name for name in sys.modules if name.startswith('ansible_collections.airgap.k3s.')]:
-            patch.delitem(sys.modules, name)
+    return support.collection_module('plugins.action.stage')
 
 
 @pytest.mark.parametrize('variables, found', [

@@ -113,7 +113,8 @@ def test_the_images_directory_never_holds_half_an_archive_and_a_right_one_is_not
     done.set()
     watcher.join()
     assert run.rc == 0, run.output
-    assert seen == {('k3s-airgap-images-amd64.tar.zst', 4 * MEGABYTE)}
+    assert ({(name, size) for name, size in seen if size or not name.startswith('.')}
+            == {('k3s-airgap-images-amd64.tar.zst', 4 * MEGABYTE)})
     archive, = images.iterdir()
     before = archive.stat()
     again = support.play(tmp_path, plays, hosts=inventory, env=env)
