@@ -123,7 +123,7 @@ def the_remote_temporary_folder_cannot_be_made(site):
 
 @fault('', arguments={'backup': True})
 def an_option_needs_python_and_the_node_has_none(site):
-    python = next(path for path in site.node.path('/usr/bin').glob('python3.*') if not path.is_symlink())
+    python = [path for path in site.node.path('/usr/bin').glob('python3.*') if not path.is_symlink()][0]
     python.rename(python.with_name('hidden'))
     yield
     python.with_name('hidden').rename(python)
@@ -164,7 +164,7 @@ def the_new_binary_is_for_the_soft_float_arm(site):
 
 @fault('the node cannot run the new binary', 'armhf')
 def the_loader_on_the_node_is_truncated(site):
-    loader = next(site.node.path('/usr/lib').glob('arm-linux-gnueabihf/ld-linux-armhf.so.3'))
+    loader = site.node.path('/usr/lib/arm-linux-gnueabihf/ld-linux-armhf.so.3')
     broken = site.node.path('/lib/ld-broken.so.3')
     broken.write_bytes(loader.read_bytes()[:5000])
     broken.chmod(0o755)
