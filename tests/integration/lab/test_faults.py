@@ -17,7 +17,7 @@ import pytest
 import support
 from lab_release import COMPILERS, MEGABYTE
 from lab_site import (
-    BIG, K3S, OLD, RATE, SMALL, arrived, cut, during, kill_controller, lie, reach, said, spoilt, tell_the_truth,
+    BIG, K3S, OLD, RATE, arrived, cut, during, kill_controller, lie, reach, said, spoilt, tell_the_truth,
 )
 
 

@@ -166,7 +166,8 @@ def loop_disk(here, kind):
         finally:
             os.close(folder)
         # What is still writing there ends, now that it can no longer write.
-        system.wait_until(lambda: system.run('umount', target, check=False).returncode == 0, 20, 'The disk stays in use.')
+        system.wait_until(lambda: system.run('umount', target, check=False).returncode == 0, 20,
+                          'The disk stays in use.')
         system.mount(image, target, options='loop')
     return lose_power
 
