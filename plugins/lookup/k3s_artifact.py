@@ -106,6 +106,13 @@ options:
         - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in
           the clear.
       required: As V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not name).
+      signed:
+        - As V(required), and the line must be in a C(SHA256SUMS) with a good signature of a key in O(keyring). Whatever
+          is handed out must be in it, C(k3s-install.sh) too. No other list counts.
+        - The list is that of the artifact directory, with paths below it (C(arm64/k3s)), else one beside the file or in
+          the folder above. It is signed in the clear, or by C(SHA256SUMS.asc), C(SHA256SUMS.sig) or
+          C(SHA256SUMS.minisig) beside it.
+        - An expired or revoked key is refused. List and signature are checked once per run, however many hosts.
       none: Nothing is verified.
     vars:
       - name: k3s_artifact_verify
@@ -114,6 +121,20 @@ options:
     ini:
       - section: k3s_artifact
         key: verify
+  keyring:
+    description:
+      - With O(verify=signed), the file with the public key that signs. C(gpg --export) writes it, armored or not, or
+        it is the public key of minisign. Every key in it is trusted, so keep no other in it, and get it by another way
+        than the files.
+      - The program C(gpgv) or C(gpg), or C(minisign), is needed on the controller. A relative path is as for O(dir).
+    type: str
+    vars:
+      - name: k3s_artifact_keyring
+    env:
+      - name: K3S_ARTIFACT_KEYRING
+    ini:
+      - section: k3s_artifact
+        key: keyring
   images:
     description:
       - Patterns for the file names of the image archives that are taken, such as C(k3s-airgap-images-*). Without it,
@@ -174,6 +195,8 @@ _raw:
   elements: str
 """
 
+import base64
+import binascii
 import bz2
 import contextlib
 import difflib
@@ -191,6 +214,7 @@ import stat
 import struct
 import subprocess
 import tarfile
+import tempfile
 import threading
 import time
 import zlib
@@ -212,10 +236,11 @@ except ImportError:
 display = Display()
 
 TERMS = ('binary', 'name', 'arch', 'images', 'script', 'directory', 'sha256')
-VERIFY = ('auto', 'required', 'none')
+VERIFY = ('auto', 'required', 'signed', 'none')
 
 MIB = 1 << 20
-LIST_LIMIT = MIB  # bytes of a checksum list
+LIST_LIMIT = MIB  # bytes of a checksum list, of its signature, of a keyring
+SIGNATURE_SECONDS = 60  # for checking one signature
 MEMBER_LIMIT = MIB  # bytes of a file in an image archive that is read as JSON
 MEMBERS_LIMIT = 100_000  # files in an image archive
 LOOK_SECONDS = 120  # for looking into one image archive
@@ -256,6 +281,7 @@ BINARY_NAMES = frozenset(
 )
 
 # How archives are compressed, and with which bytes that begins.
+DAMAGE = (OverflowError, zlib.error, *((zstd.ZstdError,) if zstd else ()))  # what unpacking raises for a damaged file
 ARCHIVE_FORMATS = {'.tar.zst': 'zstd', '.tzst': 'zstd', '.tar.gz': 'gzip', '.tgz': 'gzip', '.tar.bz2': 'bzip2',
                    '.tbz': 'bzip2', '.tar.lz4': 'lz4'}
 ARCHIVE_MAGIC = {'zstd': (b'\x28\xb5\x2f\xfd', b'\x50\x2a\x4d\x18'), 'gzip': b'\x1f\x8b', 'bzip2': b'BZh',
@@ -313,7 +339,7 @@ class ArtifactError(AnsibleLookupError):
 
     def __init__(self, message, kind=''):
         super().__init__(harmless(message))
-        self.kind = kind  # what the advice depends on: 'list', 'version', or nothing
+        self.kind = kind  # what the advice depends on: 'list', 'version', 'platform', one of SIGNED_ADVICE, or nothing
 
 
 class Host(NamedTuple):
@@ -832,6 +858,229 @@ def expected_digest(path, arch, names, root=None):
     return None, None, there
 
 
+# --- signed lists ----------------------------------------------------------------------------------------------------
+
+
+SIGNED_LIST = 'SHA256SUMS'
+# Where the signature of each kind of key may be, beside the list.
+SIGNATURES = {'gpg': (SIGNED_LIST + '.asc', SIGNED_LIST + '.sig'), 'minisign': (SIGNED_LIST + '.minisig',)}
+SIGNED_ADVICE = {
+    'signature': 'Unpack the bundle again, or pack it again with airgap.k3s.bundle where it comes from.',
+    'key': 'Set k3s_artifact_keyring to the file with the public key that signs: what `gpg --export` writes, or '
+           'minisign.pub.',
+    'program': 'Install it on the controller.',
+}
+IN_THE_CLEAR = b'-----BEGIN PGP SIGNED MESSAGE-----'
+
+# What a signature is worth that is not good: gnupg's doc/DETAILS, "Format of the --status-fd output". The worst first.
+SIGNATURE_FAULTS = {
+    'BADSIG': 'has a bad signature: it is not the list that was signed',
+    'REVKEYSIG': 'is signed with a key that is revoked',
+    'EXPKEYSIG': 'is signed with a key that has expired',
+    'EXPSIG': 'has a signature that has expired',
+    'NO_PUBKEY': 'is signed with another key, which is not in k3s_artifact_keyring',
+    'ERRSIG': 'has a signature of a kind that this gpg cannot check',
+}
+
+
+class Key(NamedTuple):
+    """A public key, or for gpg a ring of them."""
+
+    kind: str  # of SIGNATURES
+    data: bytes  # what the program reads: a binary keyring, or the one line of a minisign key
+    number: bytes = b''  # of a minisign key
+
+
+def parse_key(data):
+    """Return the :class:`Key` in the bytes of a file, or raise the second half of a sentence.
+
+    OpenPGP: RFC 9580, 4.2 (packet tags) and 6.2 (armor); keybox: gnupg's kbx/keybox-blob.c; minisign: its manual, "Key
+    and signature formats".
+    """
+    lines = [line.strip() for line in data.splitlines() if line.strip()]
+    number = minisign_number(data, 42)
+    if number:
+        return Key('minisign', lines[-1], number)
+    if data[8:12] == b'KBXf' or data[:1] in (b'\x98', b'\x99', b'\xc6'):
+        return Key('gpg', data)
+    blocks = re.findall(rb'-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(?:[^\r\n]+\r?\n)*\r?\n([A-Za-z0-9+/=\s]+?)'
+                        rb'(?:\n=[A-Za-z0-9+/]{4}\s*)?-----END PGP PUBLIC KEY BLOCK-----', data)
+    with contextlib.suppress(binascii.Error):
+        if blocks:
+            return Key('gpg', b''.join(map(base64.b64decode, blocks)))
+    secret = b'PGP PRIVATE KEY' in data or b'secret key' in data or data[:1] in (b'\x94', b'\x95', b'\xc5')
+    raise ArtifactError('is a secret key, which has no place here' if secret else
+                        'holds no public key of gpg or minisign', 'key')
+
+
+def minisign_number(data, length):
+    """Return the number of the key in minisign's file with a key or signature of *length* bytes, b'' for others."""
+    lines = [line.strip() for line in data.splitlines() if line.strip()]
+    try:
+        line = lines[1] if lines[0].startswith(b'untrusted comment:') else lines[0]
+        raw = base64.b64decode(line, validate=True)
+    except (IndexError, binascii.Error):
+        return b''
+    return raw[2:10] if len(raw) == length and raw[:2] in (b'Ed', b'ED') else b''
+
+
+def signed_digest(path, names, root, keyring):
+    """Return the digest that a signed list gives for the file *path*, or raise why there is none.
+
+    The list's paths count in full, so that a list for another folder vouches for nothing. A renamed file counts under
+    the other of *names* in its folder. *keyring*: the path of the file with the key.
+    """
+    if not keyring:
+        raise ArtifactError('cannot be verified: k3s_artifact_verify is "signed", and k3s_artifact_keyring is not set',
+                            'key')
+    try:
+        key = parse_key(read_small(keyring))
+    except ArtifactError as error:
+        raise ArtifactError(f'cannot be verified: k3s_artifact_keyring {keyring} {error}', 'key') from error
+    folder = os.path.dirname(path)
+    tops = [os.path.normpath(root)] if root and f'{path}/'.startswith(os.path.join(os.path.normpath(root), '')) else []
+    tops = list(dict.fromkeys((*tops, folder, os.path.dirname(folder))))
+    top = next((top for top in tops if signature_of(top, key) is not None), None)
+    if top is None:
+        top = next((top for top in tops if os.path.lexists(os.path.join(top, SIGNED_LIST))), None)
+        missing = (f'there is no {SIGNED_LIST} in {tops[0]}' if top is None else
+                   f'{top}/{SIGNED_LIST} has no signature of {key.kind} (no {" and no ".join(SIGNATURES[key.kind])})')
+        raise ArtifactError(f'is in no signed list: {missing}', 'signature')
+    try:
+        lines = signed_lines_of(top, signature_of(top, key), key)
+    except ArtifactError as error:
+        raise ArtifactError(f'cannot be verified: {top}/{SIGNED_LIST} {error}', error.kind) from error
+    wanted = [os.path.relpath(os.path.join(folder, name), top) for name in (os.path.basename(path), *names)]
+    digest = next((lines[name] for name in wanted if name in lines), None)
+    if digest:
+        return digest
+    other = next((line for line in lines if line.endswith('/' + wanted[0]) or wanted[0].endswith('/' + line)), None)
+    raise ArtifactError(f'is not in the signed list {top}/{SIGNED_LIST}' + (
+        f', which is for another folder: it names {shown(other)} and not {wanted[0]}' if other else ''), 'signature')
+
+
+def signature_of(top, key):
+    """Return the path of what signs the list in the folder *top*, the list itself if that is signed; None without."""
+    for name in (*SIGNATURES[key.kind], SIGNED_LIST):
+        path = os.path.join(top, name)
+        if name != SIGNED_LIST and os.path.lexists(path):
+            return path
+        with contextlib.suppress(ArtifactError):
+            if key.kind == 'gpg' and name == SIGNED_LIST and read_small(path).startswith(IN_THE_CLEAR):
+                return path
+    return None
+
+
+def read_small(path):
+    with opened(path) as (file, _status):
+        data = file.read(LIST_LIMIT + 1)
+    if len(data) > LIST_LIMIT:
+        raise ArtifactError(f'is larger than {LIST_LIMIT // MIB} MiB')
+    return data
+
+
+def signed_lines_of(top, signature, key):
+    """Return the lines of the signed list in the folder *top*, once its *signature* is good. Checked once per run."""
+    try:
+        signed = read_small(signature)
+    except ArtifactError as error:
+        raise ArtifactError(f'has the signature {os.path.basename(signature)}, which {error}', 'signature') from error
+    in_the_clear = key.kind == 'gpg' and signed.startswith(IN_THE_CLEAR)
+    listed = signature if in_the_clear else os.path.join(top, SIGNED_LIST)
+    with opened(listed) as (_file, status):
+        data = b'' if in_the_clear else read_small(listed)
+
+    def check():
+        try:
+            text = checked_by_gpg(data, signed, key) if key.kind == 'gpg' else checked_by_minisign(data, signed, key)
+            return {'lines': checksum_lines(text)}
+        except ArtifactError as error:  # an answer like another: it is shared, too
+            return {'error': str(error), 'kind': {'list': 'signature'}.get(error.kind, error.kind)}
+    what = hashlib.sha256(b''.join(hashlib.sha256(part).digest() for part in (data, signed, key.data))).hexdigest()
+    answer = once_per_run(listed, status, f'signed {what}', check)
+    if 'error' in answer:
+        raise ArtifactError(answer['error'], answer['kind'])
+    return answer['lines']
+
+
+def checked_by_gpg(data, signed, key):
+    """Return the text that *signed*, a detached signature of *data* or a text signed in the clear, vouches for.
+
+    The text of a list that is signed in the clear is what the program took it to be. Its exit status says nothing: it
+    is 0 for a revoked key, too.
+    """
+    program = next(filter(None, map(shutil.which, ('gpgv', 'gpg'))), None)
+    if program is None:
+        raise ArtifactError('cannot be checked: neither gpgv nor gpg is installed', 'program')
+    in_the_clear = signed.startswith(IN_THE_CLEAR)
+    with run_folder(keyring=key.data, signature=signed, **({} if in_the_clear else {'list': data})) as folder:
+        options = [] if program.endswith('gpgv') else ['--batch', '--no-tty', '--no-options', '--no-default-keyring',
+                                                       '--trust-model', 'always', '--no-auto-key-retrieve']
+        arguments = ['--homedir', folder, *options, '--keyring', f'{folder}/keyring', '--status-fd', '1']
+        arguments += ['--output', f'{folder}/text'] if in_the_clear else []
+        arguments += [*(() if program.endswith('gpgv') else ('--verify',)), f'{folder}/signature']
+        done = run_checker([program, *arguments, *([] if in_the_clear else [f'{folder}/list'])], folder)
+        check_status(to_text(done.stdout), in_the_clear)
+        return read_small(f'{folder}/text') if in_the_clear else data
+
+
+def check_status(status, in_the_clear):
+    """Raise what is wrong with a signature, by what gpg says on --status-fd: a good one is needed, and no bad one."""
+    words = [line.split()[1:] + [''] for line in status.splitlines() if line.startswith('[GNUPG:] ')]
+    kinds = [line[0] for line in words]
+    fault = next((kind for kind in SIGNATURE_FAULTS if kind in kinds), None)
+    good = re.search(r'\bGOODSIG (?:(?:KEY_CONSIDERED|NOTATION_\w+|POLICY_URL) )*VALIDSIG\b', ' '.join(kinds))
+    if good and fault != 'BADSIG' and kinds.count('PLAINTEXT') == int(in_the_clear):
+        return
+    if fault is None:
+        raise ArtifactError('has a signature that cannot be read: it is damaged, or something else', 'signature')
+    number = next(line[1] for line in words if line[0] == fault)
+    raise ArtifactError(f'{SIGNATURE_FAULTS[fault]} ({shown(number)[1:-1]})',
+                        'key' if fault == 'NO_PUBKEY' else 'signature')
+
+
+def checked_by_minisign(data, signed, key):
+    """Return *data* if the minisign signature *signed* vouches for it."""
+    number = minisign_number(signed, 74)
+    if not number:
+        raise ArtifactError('has a signature that cannot be read: it is damaged, or something else', 'signature')
+    if number != key.number:
+        raise ArtifactError(f'{SIGNATURE_FAULTS["NO_PUBKEY"]} ({number[::-1].hex().upper()})', 'key')
+    program = shutil.which('minisign')
+    if program is None:
+        raise ArtifactError('cannot be checked: minisign is not installed', 'program')
+    with run_folder(list=data, signature=signed) as folder:
+        done = run_checker([program, '-V', '-q', '-m', f'{folder}/list', '-x', f'{folder}/signature',
+                            '-P', to_text(key.data)], folder)
+    if done.returncode:
+        raise ArtifactError(SIGNATURE_FAULTS['BADSIG'], 'signature')
+    return data
+
+
+@contextlib.contextmanager
+def run_folder(**files):
+    """Yield a folder of our own, in the run's temporary folder, with *files* in it: what is checked is what is used."""
+    try:
+        with tempfile.TemporaryDirectory(prefix='k3s_artifact-', dir=C.DEFAULT_LOCAL_TMP) as folder:
+            for name, data in files.items():
+                with open(os.path.join(folder, name), 'wb') as file:
+                    file.write(data)
+            yield folder
+    except OSError as error:
+        raise ArtifactError(f'cannot be checked: {error.strerror} ({error.filename})', 'signature') from error
+
+
+def run_checker(command, folder):
+    """Run a program that checks a signature: without a terminal, an input, the user's settings, or for ever."""
+    environment = {'PATH': os.environ.get('PATH', os.defpath), 'HOME': folder, 'GNUPGHOME': folder, 'LC_ALL': 'C'}
+    try:
+        return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, start_new_session=True, timeout=SIGNATURE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise ArtifactError(f'cannot be checked: {os.path.basename(command[0])} took more than {SIGNATURE_SECONDS} '
+                            f'seconds', 'signature') from None
+
+
 # --- image archives --------------------------------------------------------------------------------------------------
 
 
@@ -874,7 +1123,7 @@ def look_into(file, path, size):
         return Content('unknown', f'cannot be looked into: that took more than {LOOK_SECONDS} seconds', ())
     except EOFError:
         return Content('broken', f'is cut short or damaged: it cannot be unpacked to its end ({size} bytes)', ())
-    except (OverflowError, zlib.error, *((zstd.ZstdError,) if zstd else ())) as error:
+    except DAMAGE as error:
         return Content('broken', f'is damaged: {shown(to_text(error))}', ())
     except OSError as error:
         if error.errno is not None:
@@ -1044,15 +1293,16 @@ class Artifact(NamedTuple):
     kind: str = 'binary'  # 'binary', 'archive' or 'script'
 
 
-def verified_binary(path, host, verify, version='', root=None):
+def verified_binary(path, host, verify, version='', root=None, keyring=None):
     """Return the :class:`Artifact` for *path* if it is the K3s binary for *host*, else raise what it is instead.
 
     *version*: the release that it must be, '' for any. *root*: the artifact directory, whose lists count as well.
+    *keyring*: the path of the public key, where *verify* is 'signed'.
     """
     def check(file, status, _listed):
         check_elf(file, status.st_size, host)
         return ['ELF header']
-    artifact = verified_file(path, host, (host.binary, os.path.basename(path)), verify, check, root=root)
+    artifact = verified_file(path, host, (host.binary, os.path.basename(path)), verify, check, root, keyring=keyring)
     if verify == 'none':
         return artifact
     if not artifact.version and verify != 'auto':
@@ -1066,7 +1316,7 @@ def verified_binary(path, host, verify, version='', root=None):
     return artifact
 
 
-def verified_archive(path, host, verify, root=None):
+def verified_archive(path, host, verify, root=None, keyring=None):
     """Return the :class:`Artifact` for the image archive *path*, or raise what it is instead."""
     def check(file, _status, listed):
         head = file.read(64)
@@ -1081,10 +1331,10 @@ def verified_archive(path, host, verify, root=None):
             raise ArtifactError(f'holds images for {", ".join(held.platforms[:5])} and nothing for '
                                 f'{host.platform}', 'platform')
         return ['images'] if held.kind == 'images' else []
-    return verified_file(path, host, (os.path.basename(path),), verify, check, root=root, kind='archive')
+    return verified_file(path, host, (os.path.basename(path),), verify, check, root, 'archive', keyring)
 
 
-def verified_script(path, host, verify, root=None):
+def verified_script(path, host, verify, root=None, keyring=None):
     """Return the :class:`Artifact` for the install script *path*, which K3s's own lists do not name, or raise."""
     def check(file, _status, _listed):
         head = file.read(512)
@@ -1093,14 +1343,17 @@ def verified_script(path, host, verify, root=None):
                                 else 'is not a script: it does not begin with #!')
         return []
     verify = 'auto' if verify == 'required' else verify
-    return verified_file(path, host, (os.path.basename(path),), verify, check, root=root, kind='script')
+    return verified_file(path, host, (os.path.basename(path),), verify, check, root, 'script', keyring)
 
 
-def verified_file(path, host, names, verify, check, root=None, kind='binary'):
+def verified_file(path, host, names, verify, check, root=None, kind='binary', keyring=None):
     with opened(path) as (file, status):
         wanted, list_name, there, verified = None, None, [], []
-        if verify != 'none':
+        if verify == 'signed':
+            wanted, list_name = signed_digest(path, names, root, keyring), SIGNED_LIST
+        elif verify != 'none':
             wanted, list_name, there = expected_digest(path, host.arch, names, root)
+        if verify != 'none':
             verified = check(file, status, wanted is not None)
         if verify == 'required' and wanted is None:
             raise ArtifactError(f'is in no checksum list: none of {", ".join(list_names(path, host.arch))} beside it '
@@ -1113,8 +1366,8 @@ def verified_file(path, host, names, verify, check, root=None, kind='binary'):
         if wanted is not None:
             if known.sha256 != wanted:
                 raise ArtifactError(f'is not the released file: its SHA-256 is {known.sha256}, but {list_name} says '
-                                    f'{wanted}')
-            verified.append(list_name)
+                                    f'{wanted}', 'signature' if verify == 'signed' else '')
+            verified += [list_name, 'signature'] if verify == 'signed' else [list_name]
         return Artifact(host.machine, host.arch, path, status.st_size, known.sha256, known.sha1, verified,
                         known.version if kind == 'binary' else '', kind)
 
@@ -1212,7 +1465,7 @@ def listing(root):
 # --- variables -------------------------------------------------------------------------------------------------------
 
 
-# Every variable whose name begins with k3s_artifact_ or k3s_download_, and what it is for.
+# Every variable whose name begins with k3s_artifact_, k3s_bundle_ or k3s_download_, and what it is for.
 KNOWN_VARIABLES = {
     'k3s_artifact_become': 'false: the playbooks stay the user who logs in',
     'k3s_artifact_dest': 'the install path on the node',
@@ -1223,11 +1476,17 @@ KNOWN_VARIABLES = {
     'k3s_artifact_images': 'globs that narrow which image archives are taken',
     'k3s_artifact_images_dest': 'the images directory on the node',
     'k3s_artifact_keep_going': 'true: put in place what can be, host by host',
+    'k3s_artifact_keyring': 'the public key of a signed checksum list',
     'k3s_artifact_machine': 'what the node calls itself',
     'k3s_artifact_probe': 'false: the new binary is not tried on the node',
     'k3s_artifact_report': 'where the report is written',
     'k3s_artifact_scratch': 'the scratch folder of the demo',
+    'k3s_artifact_sign_key': 'the key that signs a bundle',
+    'k3s_artifact_sign_password': 'the password of that key',
     'k3s_artifact_verify': 'how files are verified on the controller',
+    'k3s_bundle_download': 'false: a bundle is packed from what is there',
+    'k3s_bundle_extra': 'more files for a bundle',
+    'k3s_bundle_file': 'where a bundle is written',
     'k3s_download_arches': 'the architectures to download',
     'k3s_download_ca_path': 'the CA of the mirror to download from',
     'k3s_download_environment': 'environment variables of the download',
@@ -1245,7 +1504,7 @@ KNOWN_VARIABLES = {
 def misspelt(variables):
     """Return (name, the known name that it resembles or '') of what is called like ours and is not ours."""
     names = sorted(name for name in variables if isinstance(name, str) and name not in KNOWN_VARIABLES
-                   and name.startswith(('k3s_artifact_', 'k3s_download_')))
+                   and name.startswith(('k3s_artifact_', 'k3s_bundle_', 'k3s_download_')))
     return [(name, next(iter(difflib.get_close_matches(name[:80], KNOWN_VARIABLES, 1)), '')) for name in names]
 
 
@@ -1307,10 +1566,13 @@ class LookupModule(LookupBase):
         unknown = [option for option in options if option not in self.option_definitions]
         if unknown:
             raise ArtifactError(f'host {self._name!r} asks k3s_artifact with the option {shown(unknown[0])}, which it '
-                                f'does not know. Its options are dir, machine, binary_map, verify and images.')
-        if isinstance(result.get('dir'), (Mapping, list, tuple)) or '\0' in str(result.get('dir')):
-            raise ArtifactError(f'the artifact directory of host {self._name!r} is {shown(result["dir"])}, which is no '
-                                f'path. Set k3s_artifact_dir to a folder.')
+                                f'does not know. Its options are dir, machine, binary_map, verify, keyring and '
+                                f'images.')
+        for option, what, advice in (('dir', 'artifact directory', 'k3s_artifact_dir to a folder'),
+                                     ('keyring', 'keyring', 'k3s_artifact_keyring to a file')):
+            if isinstance(result.get(option), (Mapping, list, tuple)) or '\0' in str(result.get(option)):
+                raise ArtifactError(f'the {what} of host {self._name!r} is {shown(result[option])}, which is no path. '
+                                    f'Set {advice}.')
         if 'binary_map' in result:
             try:
                 checked_binary_map(result['binary_map'])
@@ -1408,6 +1670,15 @@ class LookupModule(LookupBase):
                                 f'folder that holds the files of the K3s release.') from error
         return root
 
+    @property
+    def _keyring(self):
+        """The absolute path of the file with the public key that signs lists, None where none is set."""
+        path = self.get_option('keyring')
+        if not path:
+            return None
+        places = (self._loader.path_dwim(path), os.path.abspath(os.path.expanduser(path)))
+        return next((place for place in places if os.path.lexists(place)), places[0])
+
     # --- what the terms return
 
     def _get_name(self):
@@ -1451,6 +1722,11 @@ class LookupModule(LookupBase):
         except ArtifactError as error:
             raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. '
                                 f'{self._advice(host, (path, error))}') from error
+        for name in self._names_in(folder) if self._verify == 'signed' else ():  # what k3s-ansible copies from it, too
+            if split_archive(name):
+                self.archive(os.path.join(folder, name))
+            if name == 'k3s-install.sh':
+                self.script(os.path.join(folder, name))
         if not os.path.exists(os.path.join(folder, 'k3s-install.sh')):
             display.warning(f'{folder} holds no k3s-install.sh: k3s-ansible will try to download it. Put the install '
                             f'script of the K3s release there.')
@@ -1499,7 +1775,7 @@ class LookupModule(LookupBase):
             yield self._first_candidate(host, self.root)
 
     def _verified(self, path, root, version):
-        return verified_binary(path, self.host, self._verify, version, root)
+        return verified_binary(path, self.host, self._verify, version, root, self._keyring)
 
     def _versioned_binary(self, version, refused):
         """Return the one file with a version in its name that is right, or None; add the others to *refused*."""
@@ -1605,10 +1881,10 @@ class LookupModule(LookupBase):
         if path is None:
             return None
         try:
-            return verified_script(path, self.host, self._verify, self.root)
+            return verified_script(path, self.host, self._verify, self.root, self._keyring)
         except ArtifactError as error:
-            raise ArtifactError(f'the install script {path} for {self.host} {error}. Replace it by https://get.k3s.io '
-                                f'of the same K3s release.') from error
+            advice = SIGNED_ADVICE.get(error.kind, 'Replace it by https://get.k3s.io of the same K3s release.')
+            raise ArtifactError(f'the install script {path} for {self.host} {error}. {advice}') from error
 
     def knows_machine(self):
         """Tell whether a variable or a fact says what the host calls itself."""
@@ -1661,9 +1937,9 @@ class LookupModule(LookupBase):
         if part:
             raise self._part(path, part)
         try:
-            return verified_archive(path, self.host, self._verify, self.root)
+            return verified_archive(path, self.host, self._verify, self.root, self._keyring)
         except ArtifactError as error:
-            advice = 'Replace it by that of the K3s release.'
+            advice = SIGNED_ADVICE.get(error.kind, 'Replace it by that of the K3s release.')
             if error.kind == 'platform':
                 advice = 'If it is for other hosts, put their architecture into its name.'
             raise ArtifactError(f'the image archive {path} for {self.host} {error}. {advice}') from error
@@ -1727,6 +2003,8 @@ class LookupModule(LookupBase):
         if refused is None:
             return (f'Put {host.binary} of the K3s release into the artifact directory, or set k3s_artifact_dir to the '
                     f'folder that holds it.')
+        if refused[1].kind in SIGNED_ADVICE:
+            return SIGNED_ADVICE[refused[1].kind]
         if refused[1].kind == 'list':
             return f'Put sha256sum-{host.arch}.txt of the same K3s release beside it.'
         if refused[1].kind == 'version':

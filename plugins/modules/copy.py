@@ -162,8 +162,8 @@ notes:
   - >-
     Variables of the host that are read here are C(k3s_artifact_dest), C(k3s_artifact_images_dest),
     C(k3s_artifact_probe) and C(k3s_artifact_downgrade). The lookup reads C(k3s_artifact_dir), C(airgap_dir),
-    C(k3s_artifact_machine), C(k3s_binary_map), C(k3s_artifact_verify), C(k3s_artifact_images) and C(k3s_version). A
-    fact of the node with such a name is an error.
+    C(k3s_artifact_machine), C(k3s_binary_map), C(k3s_artifact_verify), C(k3s_artifact_keyring), C(k3s_artifact_images)
+    and C(k3s_version). A fact of the node with such a name is an error.
   - C(k3s_artifact_probe=false) leaves out both runs of K3s on the node, also the one that tells whether the node has a
     newer K3s.
   - Loose, in a folder C(action_plugins/), this plugin is reached by C(copy) and C(ansible.legacy.copy), never by

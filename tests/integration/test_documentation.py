@@ -24,6 +24,7 @@ OPTIONS = {
     'machine': ['k3s_artifact_machine'],
     'binary_map': ['k3s_binary_map'],
     'verify': ['k3s_artifact_verify', 'K3S_ARTIFACT_VERIFY', '[k3s_artifact] verify'],
+    'keyring': ['k3s_artifact_keyring', 'K3S_ARTIFACT_KEYRING', '[k3s_artifact] keyring'],
     'images': ['k3s_artifact_images'],
 }
 
@@ -192,7 +193,7 @@ def rows(page, *heads):
 
 # --- variables -------------------------------------------------------------------------------------------------------
 
-VARIABLE = re.compile(r'k3s_(?:artifact|download)_\w+|' + '|'.join(k3s.OTHER_SETTINGS))
+VARIABLE = re.compile(r'k3s_(?:artifact|bundle|download)_\w+|' + '|'.join(k3s.OTHER_SETTINGS))
 LISTS = ('KNOWN_VARIABLES', 'OTHER_SETTINGS')  # which name variables without reading them
 PLUGINS = [*(support.ROOT / 'plugins' / 'action').glob('*.py'), support.ROOT / 'plugins' / 'lookup' / 'k3s_artifact.py']
 PLAYBOOKS = sorted((support.ROOT / 'playbooks').glob('*.yml'))
@@ -223,11 +224,13 @@ def variables_of(page):
 
 
 def test_every_variable_that_is_read_is_in_one_table_and_no_other_is():
-    readme, download = variables_of(README), variables_of(DOCS / 'download.md')
+    readme, download, carry = map(variables_of, (README, DOCS / 'download.md', DOCS / 'carry.md'))
     read = variables_in_code()
     assert {'k3s_artifact_dest', 'k3s_artifact_verify', 'k3s_artifact_report', 'k3s_download_url'} <= read
     of_download = {name for name in read if name.startswith('k3s_download_')}
-    assert sorted(readme) == sorted(read - of_download)
+    of_bundle = {name for name in read if name.startswith(('k3s_bundle_', 'k3s_artifact_sign_'))}
+    assert sorted(readme) == sorted(read - of_download - of_bundle)
+    assert sorted(carry) == sorted(of_bundle)
     assert sorted(download) == sorted(of_download | {'k3s_version', 'k3s_artifact_dir', 'airgap_dir'})
 
 
@@ -318,7 +321,7 @@ def test_the_documentation_of_copy_has_every_key_of_a_result_and_no_other(tmp_pa
         assert set(run.result('node', name)['k3s_artifact']) == set(documented['k3s_artifact']['contains']) - {'way'}
 
 
-@pytest.mark.parametrize('name', ['copy', 'release', 'report', 'stage'])
+@pytest.mark.parametrize('name', ['bundle', 'copy', 'release', 'report', 'stage'])
 def test_ansible_doc_shows_each_action_without_a_complaint(tmp_path, name):
     env = {'ANSIBLE_COLLECTIONS_PATH': support.collection_path(tmp_path)}
     done = support.ansible('ansible-doc', f'airgap.k3s.{name}', folder=tmp_path, env=env)
