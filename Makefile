@@ -7,10 +7,10 @@ CORE ?=
 TESTS ?= tests/unit tests/integration
 VENV := .venv$(if $(CORE),-$(CORE))
 READY := $(VENV)/ready
-ENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/build/collections" ANSIBLE_LOCALHOST_WARNING=false \
-       ANSIBLE_INVENTORY_UNPARSED_WARNING=false
+ENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/build/collections" \
+       ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_INVENTORY_UNPARSED_WARNING=false
 
-.PHONY: demo test lint fuzz lab bench collection clean help
+.PHONY: demo test lint fuzz lab bench collection packages clean help
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,10 +21,10 @@ demo: $(READY) build/collections ## Stage three pretend nodes of three architect
 test: $(READY) ## Run all tests that need no root
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile $(TESTS)
 
-lint: $(READY) build/collections ## Run ansible-lint's production profile and flake8
-	$(VENV)/bin/python -m pip install --quiet ansible-lint flake8
-	$(VENV)/bin/python -m flake8 plugins tests playbooks benchmarks
-	$(ENV) $(VENV)/bin/ansible-lint --offline --profile production playbooks
+lint: $(READY) build/collections ## Run ruff, and ansible-lint's production profile
+	$(VENV)/bin/python -m pip install --quiet ansible-lint ruff
+	$(VENV)/bin/python -m ruff check
+	$(ENV) $(VENV)/bin/ansible-lint --offline --profile production
 
 fuzz: $(READY) ## Run the property-based tests for long
 	K3S_ARTIFACT_FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(VENV)/bin/python -m pytest tests/unit/test_properties.py
@@ -36,15 +36,21 @@ bench: $(READY) ## (root, Debian) Measure against copy, synchronize and scp
 	$(VENV)/bin/python benchmarks/bench.py
 
 collection: $(READY) ## Build the tarball of the collection into build/
+	rm -f build/airgap-k3s-*.tar.gz
 	$(ENV) ansible-galaxy collection build --force --output-path build
+	$(VENV)/bin/python .ci/reproducible.py build/airgap-k3s-*.tar.gz
 
-$(READY): setup.cfg pyproject.toml
-	@echo "Setting up $(VENV): a virtual environment with ansible-core $(CORE) and the test programs. This takes a minute, once."
+packages: collection ## Build the collection, the wheel and the source distribution into build/, the same bytes wherever
+	rm -f build/k3s_artifact-*
+	$(VENV)/bin/python -m pip install --quiet build
+	SOURCE_DATE_EPOCH="$$($(VENV)/bin/python .ci/reproducible.py)" $(VENV)/bin/python -m build --outdir build
+
+$(READY): pyproject.toml
+	@echo "Setting up $(VENV): a virtual environment with ansible-core $(CORE) and the test programs. This takes a"
+	@echo "minute, once."
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --upgrade --progress-bar off pip setuptools
-	$(VENV)/bin/python -m pip install --progress-bar off "ansible-core$(if $(CORE),~=$(CORE).0,>=2.15)" \
-	    $$($(VENV)/bin/python -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); \
-	       print(' '.join(w.replace(' ', '') for w in p['options.extras_require']['test'].strip().splitlines()))")
+	$(VENV)/bin/python -m pip install --upgrade --progress-bar off pip
+	$(VENV)/bin/python -m pip install --progress-bar off "ansible-core$(if $(CORE),~=$(CORE).0,>=2.15)" --group test
 	@touch $@
 
 build/collections: ## Make this repository visible as the collection airgap.k3s

@@ -239,6 +239,7 @@ class Bench:
         for arch in ('amd64', 'arm64', 'arm'):
             write_images(shared / f'k3s-airgap-images-{arch}.tar.zst', arch, ARCHIVE)
         sent = {}
+
         def counted(name, method):
             def run():
                 start = loopback_bytes()
@@ -261,7 +262,7 @@ class Bench:
             NEW: lambda: self.ansible(nodes, [task], NEW, changed=True)}, self.emptied(nodes))
         self.staged()
         values = {}
-        for _ in range(self.rounds):
+        for _round in range(self.rounds):
             for line in nodes[0].run(SAFETIES).stdout.splitlines():
                 name, microseconds = line.split('=')
                 values.setdefault(name, []).append(int(microseconds) / 1000)
@@ -273,6 +274,7 @@ class Bench:
         inventory = support.write_inventory(self.scratch / 'thousand.json', {
             f'n{number}': {'k3s_artifact_machine': machines[number % 3]} for number in range(1000)})
         how = {'forks': 1, 'env': {'K3S_ARTIFACT_DIR': str(self.airgap)}, 'arguments': ['--limit', 'n0']}
+
         def run(expression, version=NEW):
             text = "{% for host in groups['all'] %}{% set machine = hostvars[host].k3s_artifact_machine %}"
             text += expression + '{% endfor %}'
@@ -307,9 +309,11 @@ class Bench:
         """One node behind 20 Mbit/s: first staging, and again after the line dropped at 90 %."""
         node = next(node for node in self.lab.nodes.values() if node.kind == 'slow')
         methods = self.copies([node])
+
         def resumed(method):
             def run():
                 ended = threading.Event()
+
                 def drop():
                     while not ended.wait(0.1):
                         sizes = [size_of(path) for path in node.path('/usr/local/bin').glob('.k3s-artifact.*')]
@@ -351,6 +355,7 @@ class Bench:
                 'k3s_artifact_images_dest': f'{hosts}/n{number}/k3s/agent/images'} for number in range(count)}
             inventory = self.scratch / f'fleet{count}.json'
             inventory.write_text(json.dumps({'k3s_cluster': {'hosts': variables}}))
+
             def run(play, version=NEW, inventory=inventory):
                 return lambda: self.ansible(inventory, play, version, forks=10)
             methods[f'{RAW} four times, {count}'] = run([{'ansible.builtin.raw': 'true'}] * 4)
@@ -358,6 +363,7 @@ class Bench:
                 methods[f'preflight before, {count}'] = run('airgap.k3s.preflight', OLD)
             methods[f'preflight, {count}'] = run('airgap.k3s.preflight')
             methods[f'stage, {count}'] = run('airgap.k3s.stage')
+
         def empty():
             shutil.rmtree(hosts, ignore_errors=True)
             for number in range(max(FLEETS)):

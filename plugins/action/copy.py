@@ -50,6 +50,7 @@ STALL_SECONDS = 120  # without a byte that the connection takes
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 LONGEST_ANSWER = 300  # characters of a line of a node
 LONGEST_ERROR = 2000  # characters of what ssh and its server say of a connection that failed
+NOBODY = 9999999999  # the number of no process
 LONGEST_NAME = 100  # bytes of a file's name in that of its partial file
 # place, pid, bytes, their digest, that of the whole file
 PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f]{64})')
@@ -80,6 +81,7 @@ digest() {
     digest_by "$by"
 }
 by=
+machine() ( set -f; set -- $(uname -m); printf %s "$*" )
 size_of() { stat -c %s "$1"; }
 describe() {
     if [ -L "$dest" ]; then say kind link
@@ -105,11 +107,13 @@ stale() {
     for s in $(places); do
         for f in "$(place "$s")"/.k3s-artifact.*; do
             [ -f "$f" ] && [ ! -L "$f" ] || continue
-            case $f in
-                */".k3s-artifact.$base.$sha256."*.part) [ -n "$(find "$f" -prune -mmin +"$age")" ] || continue ;;
-                */".k3s-artifact.$base."*.part) ! alive "$(pid_of "$f")" || continue ;;
-                *) [ -n "$(find "$f" -prune -mmin +"$age")" ] || continue ;;
-            esac
+            if [ -z "$(find "$f" -prune -mmin +"$age")" ]; then
+                case $f in
+                    */".k3s-artifact.$base.$sha256."*.part) continue ;;
+                    */".k3s-artifact.$base."*.part) ! alive "$(pid_of "$f")" || continue ;;
+                    *) continue ;;
+                esac
+            fi
             printf '%s\n' "$f"
         done
     done
@@ -144,7 +148,7 @@ $mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
 LOOK = COMMON + r'''
 look() {
 at "$dest"
-say machine "$(uname -m)"
+say machine "$(machine)"
 say user "$(id -u) $(id -un 2>/dev/null)"
 describe
 if [ -f "$dest" ]; then
@@ -248,13 +252,17 @@ fi
 #   takes   dest, base, outside, size, sha256; part ("place pid"); machine: what look said; mode, owner, group; keep:
 #           "uid:gid" of what is there; probe: try it; limit: seconds for that; only: "check" ends before the rename,
 #           "place" begins there; token: what check answered
-#   answers version, token, what describe says; or failed (machine, gone, short, digest, attributes, run, busy,
-#           directory, rename, ended) and reason
+#   answers version, token, what describe says; or failed (machine, gone, short, digest, nodigest, attributes, run,
+#           busy, directory, rename) and reason
 INSTALL = r'''
 trap '' HUP PIPE
-trap 'fail ended' TERM
+end_trial() {
+    for e in /proc/[0-9]*/exe; do
+        if [ "$e" -ef "$part" ]; then e=${e%/exe}; kill -s KILL "${e#/proc/}"; fi
+    done 2>/dev/null
+}
 seal() { stat -c '%i %Y %s' "$part"; }
-[ "$(uname -m)" = "$machine" ] || fail machine "$(uname -m)"
+[ "$(machine)" = "$machine" ] || fail machine "$(machine)"
 target=$dest
 if [ -n "$part" ]; then
     target=$part
@@ -263,9 +271,10 @@ if [ -n "$part" ]; then
 fi
 if [ -n "$part" ] && [ "$only" = place ]; then [ "$(seal)" = "$token" ] || fail gone; fi
 if [ -n "$part" ] && [ "$only" != place ]; then
+    kind=nodigest
     for by in openssl python3 sha256sum none; do
-        [ "$by" != none ] || fail digest
-        works "$by" && [ "$(digest_by "$by" <"$part")" = "$sha256" ] && break
+        [ "$by" != none ] || fail "$kind"
+        works "$by" && kind=digest && [ "$(digest_by "$by" <"$part")" = "$sha256" ] && break
     done
     if [ -n "$probe" ]; then
         chmod 0700 "$part"
@@ -278,7 +287,7 @@ if [ -n "$part" ] && [ "$only" != place ]; then
             0:*) ;;
             [0-9]*:*busy*) fail busy ;;
             [0-9]*) fail run "exit status $code: ${out:-it printed nothing}" ;;
-            *) fail run "it did not end within $limit seconds: $out" ;;
+            *) end_trial; fail run "it did not end within $limit seconds: $out" ;;
         esac
         chmod 0600 "$part"
         say version "$out"
@@ -302,6 +311,7 @@ if [ -n "$part" ]; then
     e=$(mv -f "$part" "$dest" 2>&1) || fail rename "$e"
     part=
     sync "$dir" 2>/dev/null || sync
+    for s in $(places); do rm -f "$(place "$s")/.k3s-artifact.$base.$sha256."*.part; done
     sha256=-; stale | while read -r f; do rm -f "$f"; done
     if command -v restorecon >/dev/null 2>&1; then guarded restorecon "$dest"; fi
 fi
@@ -316,10 +326,11 @@ real() { cd -P "$1" && pwd -P; }
 a=$(real "$a") && [ "$a" = "$(real "$b")" ] && same=yes
 echo "$word$same"
 '''
-# In a stream, standard input ends when the run does: after that nothing is put in place.
+# In a stream, standard input ends when the run does. What has arrived then gets another name, for the next run: nothing
+# is put in place any more. No process is ended by its number, which may be another's by then.
 RECEIVE_AND_INSTALL = RECEIVE + r'''
 if [ -z "$from" ]; then
-    exec 3<&0; { cat <&3 >/dev/null; kill -TERM $$; } >/dev/null 2>&1 & watch=$!
+    exec 3<&0; { cat <&3 >/dev/null; mv -f "$part" "${part%.*.part}.$nobody.part"; } >/dev/null 2>&1 & watch=$!
     exec 3<&-
 fi
 ''' + INSTALL
@@ -591,7 +602,7 @@ def is_core_ssh(connection):
 
 
 def ssh_words(arguments):
-    """Yield the words of ssh arguments: (name, option) for ``-o``, ("", word) for a value, (None, word) for the rest."""
+    """Yield the words of ssh arguments: (name, option) for ``-o``, ("", word) for a value, else (None, word)."""
     words = iter(shlex.split(arguments or ''))
     for word in words:
         option = next(words, '') if word == '-o' else word[2:] if word.startswith('-o') else None
@@ -753,7 +764,7 @@ class Delivery:
     def _run(self, program, what):
         """Run a shell program on the node, as the user that the task becomes; return what ansible-core says of it."""
         display.vvv(f'K3S ARTIFACT: {what}', host=self._host)
-        values = {'block': BLOCK, 'age': STALE, 'limit': TRIAL_SECONDS}
+        values = {'block': BLOCK, 'age': STALE, 'limit': TRIAL_SECONDS, 'nobody': NOBODY}
         command = shell_command(shell_program(program, **values))
         return self._action._low_level_execute_command(command, in_data=b'\n' if self._piped else None)
 
@@ -932,13 +943,14 @@ class Delivery:
             'write': f'{job.dest} cannot be written on the node: {reason}',
             'short': f'{source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again',
             'digest': f'what arrived is not the file that was verified: {source} was changed during the run, or the '
-                      f'transfer was damaged, or no program of the node for SHA-256 works. Run again',
+                      f'transfer was damaged. Run again',
+            'nodigest': 'no program of the node for SHA-256 works (openssl, python3, sha256sum), so what arrived '
+                        'cannot be checked. Mend one of them',
             'run': f'the node cannot run the new binary ({reason}). Check that {source} is for its processor and that '
                    f'the file system allows programs to run; k3s_artifact_probe: false turns this check off',
             'attributes': f'owner, group or mode of {job.dest} cannot be set: {reason}',
             'directory': f'{job.dest} has become a directory',
             'rename': f'{job.dest} cannot be replaced: {reason}',
-            'ended': 'the run ended',
         }.get(kind, f'{job.dest} cannot be installed: {reason or output}')
         self.fail(f'{message}. {self._kept}.')
 

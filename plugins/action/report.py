@@ -24,7 +24,8 @@ from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import ArtifactError, refuse_facts
 
 # Columns of the table; ansible-core, too, takes every terminal for 80 columns wide at least.
-NARROWEST, WIDEST = 80, 100
+NARROWEST = 80
+WIDEST = 100
 INDENT = '  '
 LONGEST_SENTENCE = 2000  # characters that the table shows of a problem; JSON and Markdown have all of it
 

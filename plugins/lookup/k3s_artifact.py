@@ -281,6 +281,7 @@ BINARY_NAMES = frozenset(
 )
 
 # How archives are compressed, and with which bytes that begins.
+DAMAGE = (OverflowError, zlib.error, *((zstd.ZstdError,) if zstd else ()))  # what unpacking raises for a damaged file
 ARCHIVE_FORMATS = {'.tar.zst': 'zstd', '.tzst': 'zstd', '.tar.gz': 'gzip', '.tgz': 'gzip', '.tar.bz2': 'bzip2',
                    '.tbz': 'bzip2', '.tar.lz4': 'lz4'}
 ARCHIVE_MAGIC = {'zstd': (b'\x28\xb5\x2f\xfd', b'\x50\x2a\x4d\x18'), 'gzip': b'\x1f\x8b', 'bzip2': b'BZh',
@@ -1122,7 +1123,7 @@ def look_into(file, path, size):
         return Content('unknown', f'cannot be looked into: that took more than {LOOK_SECONDS} seconds', ())
     except EOFError:
         return Content('broken', f'is cut short or damaged: it cannot be unpacked to its end ({size} bytes)', ())
-    except (OverflowError, zlib.error, *((zstd.ZstdError,) if zstd else ())) as error:
+    except DAMAGE as error:
         return Content('broken', f'is damaged: {shown(to_text(error))}', ())
     except OSError as error:
         if error.errno is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: copy
-author: k3s-artifact contributors
+author: k3s-artifact contributors (@k3s-artifact)
 version_added: "1.0.0"
 short_description: Copy files to nodes, and to each node the K3s binary that is right for it
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release
-author: k3s-artifact contributors
+author: k3s-artifact contributors (@k3s-artifact)
 version_added: "1.1.0"
 short_description: Fetch a K3s release, verified, into one folder per architecture
 description:

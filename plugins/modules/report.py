@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: report
-author: k3s-artifact contributors
+author: k3s-artifact contributors (@k3s-artifact)
 version_added: "1.0.0"
 short_description: Show what each host gets, or got, as one table, JSON and Markdown
 description:

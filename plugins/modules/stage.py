@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: stage
-author: k3s-artifact contributors
+author: k3s-artifact contributors (@k3s-artifact)
 version_added: "1.0.0"
 short_description: Put all files of a K3s release that a host gets in place, on all hosts or on none
 description:

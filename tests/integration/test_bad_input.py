@@ -219,9 +219,9 @@ CASES = [
     Case('version-list', "k3s_version of host 'version-list.example'", "['v1']", armhf,
          variables={'k3s_version': ['v1']}),
     Case('no-version-required', 'holds no K3s version, so it is perhaps another program',
-         '{folder}/k3s-armhf', lambda folder: (
-        file(support.elf('arm', b'ls'))(folder),
-        file(support.sha256(folder / 'k3s-armhf').encode(), 'k3s-armhf.sha256')(folder)),
+         '{folder}/k3s-armhf',
+         lambda folder: (file(support.elf('arm', b'ls'))(folder),
+                         file(support.sha256(folder / 'k3s-armhf').encode(), 'k3s-armhf.sha256')(folder)),
          variables={'k3s_artifact_verify': 'required'}),
     Case('name-with-a-template', 'is a binary for amd64', 'k3s-1.2.3-{ { 7*7 }}',
          file(support.elf('amd64'), 'k3s-1.2.3-{{ 7*7 }}')),

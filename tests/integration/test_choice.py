@@ -26,7 +26,6 @@ def program(arch, version=V):
     return support.elf(arch, b'\0' + version.encode() + b'\0')
 
 
-
 def files(contents):
     def make(folder):
         for name, data in contents.items():
@@ -137,7 +136,7 @@ CASES = [
         'zarf-package-x-arm64.tar.zst': support.zst(support.tar([('zarf.yaml', b'')])),
         'rancher-images.tar.gz': gzip.compress(IMAGES), 'k3s-airgap-images-amd64-v1.30.8.tar.zst': support.zst(IMAGES),
         'k3s-airgap-images-arm64.tar.zst': support.zst(IMAGES), 'k3s-airgap-images-arm64.tar': IMAGES}),
-         terms=('images',),
+        terms=('images',),
         warned='chart-1.0.tgz is left out of the image archives: it holds no image manifest'),
     Case('images-of-another-platform', 'holds images for linux/amd64 and nothing for linux/arm64. If it is for other '
          'hosts, put their architecture into its name',

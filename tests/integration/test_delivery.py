@@ -444,7 +444,7 @@ def test_a_result_says_how_the_file_came_and_which_way(standin, release):
              'core': standin.host('core', MACHINE)}
     tasks = [{'name': 'stage', 'copy': {'src': str(release[NATIVE]),
                                         'mode': '{{ "u=rwx,go=rx" if inventory_hostname == "core" else "0755" }}'}}]
-    runs = [standin.stage(hosts, *tasks) for _ in range(2)]
+    runs = [standin.stage(hosts, *tasks) for _run in range(2)]
     for run, came in zip(runs, ('pushed', 'there')):
         assert run.rc == 0, run.output
         for host, way in (('streamed', 'stream'), ('put', 'put_file'), ('core', 'copy')):

@@ -179,7 +179,7 @@ CASES = [
     Case('list-star', ['{folder}/k3s-arm64'], listed('{good} *k3s-arm64'), variables=REQUIRED),
     Case('list-images-ahead', ['{folder}/k3s-arm64'],
          listed(f'{"a1" * 32}  k3s-arm64-images.tar', f'{"b2" * 32}  k3s', '{good}  k3s-arm64',
-                                                             f'{"c3" * 32}  k3s-arm64.old'), variables=REQUIRED),
+                f'{"c3" * 32}  k3s-arm64.old'), variables=REQUIRED),
     Case('list-upper-case', ['{folder}/k3s-arm64'], variables=REQUIRED, make=lambda folder: (
         flat(folder),
         (folder / 'sha256sum-arm64.txt').write_text(support.sha256(folder / 'k3s-arm64').upper() + '  k3s-arm64\n'))),

@@ -240,12 +240,15 @@ def test_every_playbook_says_what_it_is_and_has_named_plays():
 
 
 def test_a_fact_never_says_where_the_controller_writes_the_report(cluster):
-    """A fact wins over the inventory, and a node's facts are its own: refused for the whole play, before anything is tried or written."""
+    """A fact wins over the inventory, and a node's facts are its own: refused for the whole play, before anything is
+    tried or written."""
     folder, hosts = cluster
     (folder / 'out').mkdir()
     fact = {'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'a fact', 'ansible.builtin.set_fact': {'k3s_artifact_report': f'{folder}/out/evil', 'cacheable': True}}]}
+        {'name': 'a fact',
+         'ansible.builtin.set_fact': {'k3s_artifact_report': f'{folder}/out/evil', 'cacheable': True}}]}
     plays = [fact, {'import_playbook': 'airgap.k3s.preflight', 'vars': {'k3s_artifact_hosts': 'all'}}]
     run = support.play(folder, plays, hosts=hosts, home='collection')
     assert run.rc != 0 and "has the fact 'k3s_artifact_report'" in ' '.join(run.output.split()), run.output
-    assert list((folder / 'out').iterdir()) == [] and not [entry for entry in run.results if entry['task'].startswith('Look')]
+    assert list((folder / 'out').iterdir()) == []
+    assert not [entry for entry in run.results if entry['task'].startswith('Look')]

@@ -193,7 +193,7 @@ def test_what_is_installed_is_told_and_replaced_only_where_it_differs(tmp_path):
     tasks = [{'name': 'stage', 'copy': {'src': str(paths[FOREIGN])}, 'notify': 'restart'}]
     check, first, second = ([{'hosts': 'all', 'gather_facts': False, 'tasks': tasks,
                               'handlers': [{'name': 'restart', 'ansible.builtin.debug': {'msg': 'restarted'}}]}]
-                            for _ in range(3))
+                            for _run in range(3))
     run = support.play(tmp_path, check, '--check', '--diff', hosts=hosts, env=PIPELINING)
     assert {host: run.result(host, 'stage')['changed'] for host in hosts} == {host: host != 'same' for host in hosts}
     assert 'sha256 ' + support.sha256(paths[NATIVE]) in run.output and '-mode 0600' in run.output

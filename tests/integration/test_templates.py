@@ -63,8 +63,8 @@ def test_the_tasks_of_the_page_fetch_and_recognise_each_hosts_binary(tmp_path):
 def test_a_template_with_a_spoilt_binary_fails_and_writes_nothing(tmp_path):
     support.release(tmp_path / 'airgap')['arm'].write_text('<html>not found</html>')
     (tmp_path / 'unit.j2').write_text(EXAMPLES['jinja'][0])
-    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        GATHER, {'name': 'unit', 'ansible.builtin.template': {'src': 'unit.j2', 'dest': '{{ target }}.unit'}}]}],
+    unit = {'name': 'unit', 'ansible.builtin.template': {'src': 'unit.j2', 'dest': '{{ target }}.unit'}}
+    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [GATHER, unit]}],
                        hosts={'arm': HOSTS['arm']})
     assert run.rc == 2
     assert ('k3s-armhf is an HTML page, perhaps the error page of a download'

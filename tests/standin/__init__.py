@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Nodes that are folders of this machine and are reached through ansible-core's own connection plugin ssh.
 
-The program that the plugin starts is the script ``ssh`` in this folder. So the plugin's ways with a connection are the
+The program that the plugin starts runs ``ssh.py`` in this folder. So the plugin's ways with a connection are the
 real ones, its options, retries, terminals and time limits, and no root and no network is needed.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -36,6 +37,9 @@ class Standin:
     def __init__(self, folder, **behaviour):
         self.folder, self.nodes, self.state = folder, folder / 'nodes', folder / 'standin'
         self.state.mkdir()
+        self.ssh = folder / 'standin-ssh'
+        self.ssh.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-IS", str(HERE / "ssh.py")])} "$@"\n')
+        self.ssh.chmod(0o755)
         self.config = {'nodes': str(self.nodes), 'state': str(self.state), 'logins': None, 'cuts': [], 'banner': '',
                        'rate': None, 'seed': None,
                        'mark': str(folder / 'mark'), **behaviour}
@@ -56,7 +60,7 @@ class Standin:
             self.installed(name).chmod(0o755)
         if machine:
             self.program(name, 'uname', f'case $* in *m*) echo {machine} ;; *) exec $real "$@" ;; esac')
-        return {'ansible_connection': 'ssh', 'ansible_ssh_executable': str(HERE / 'ssh'),
+        return {'ansible_connection': 'ssh', 'ansible_ssh_executable': str(self.ssh),
                 'ansible_ssh_transfer_method': 'piped',
                 'ansible_python_interpreter': sys.executable, 'k3s_artifact_dir': str(self.folder / 'airgap'),
                 'k3s_artifact_dest': dest or str(self.installed(name)), **variables}

@@ -681,7 +681,8 @@ class Place:
 
     def start(self, program, limit=10):
         """Start a program as ansible-core does."""
-        text = copy.shell_command(copy.shell_program(program, block=copy.BLOCK, age=copy.STALE, limit=limit))
+        text = copy.shell_command(copy.shell_program(program, block=copy.BLOCK, age=copy.STALE, limit=limit,
+                                                       nobody=copy.NOBODY))
         environment = {**os.environ, 'PATH': f'{self.programs}:{os.environ["PATH"]}'}
         return subprocess.Popen([*self.shell, '-c', text], env=environment, stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -844,7 +845,7 @@ def test_a_partial_file_that_is_none_is_not_continued_and_does_no_harm(place, wh
         assert node.partials == ()
     assert place.install(wanted)['end'] == ['yes']
     assert place.dest.read_bytes() == place.content and precious.read_bytes() == place.content[:copy.BLOCK]
-    assert place.beside() == ([path.name] if what in ('a pipe', 'a link', 'a directory') else [])
+    assert place.beside() == ([path.name] if what == 'a directory' else [])
 
 
 def test_stale_partial_files_are_swept_counted_as_room_and_others_left(place, started):
@@ -1013,7 +1014,7 @@ def test_a_broken_digest_program_is_passed_over(place, broken):
 def test_without_any_digest_program_that_works_nothing_is_installed(place):
     for name in ('openssl', 'python3', 'sha256sum'):
         place.program(name, 'cat >/dev/null; echo %s -' % ('0' * 64))
-    refused(place, 'digest')
+    refused(place, 'nodigest')
 
 
 def test_what_cannot_be_written_says_why_and_is_kept_for_the_next_run(place):
@@ -1040,7 +1041,7 @@ def test_when_the_input_ends_nothing_is_put_in_place(place, moment):
     answer = copy.answers(process.stdout.read().decode(), WORD)
     process.wait(10)
     assert answer['failed'] == ['short' if moment == 'in the middle of the transfer'
-                                else 'ended'] and 'end' not in answer, answer
+                                else 'gone'] and 'end' not in answer, answer
     time.sleep(1.5)
     assert place.dest.read_bytes() == b'old'
 

@@ -61,9 +61,9 @@ def test_a_machine_that_the_table_does_not_hold_is_named_by_its_number():
     data = bytearray(support.elf('amd64'))
     data[18:20] = (999).to_bytes(2, 'little')
     assert k3s.parse_elf(bytes(data)).arch is None
-    assert refusal(bytes(data),
-                   'amd64') == ('is a binary for another machine (64-bit, little-endian, ELF machine 999), '
-                                             'not for amd64 (64-bit, little-endian, ELF machine 62)')
+    assert refusal(bytes(data), 'amd64') == (
+        'is a binary for another machine (64-bit, little-endian, ELF machine 999), '
+        'not for amd64 (64-bit, little-endian, ELF machine 62)')
 
 
 @pytest.mark.parametrize('wanted', sorted(support.MACHINES))

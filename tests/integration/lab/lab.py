@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -180,7 +179,7 @@ class Lab:
 
     def _start(self, orders):
         """Starts ordered nodes, (kind, rate) each, and returns them."""
-        roots = prepare({ROOTS[kind] for kind, _ in orders})
+        roots = prepare({ROOTS[kind] for kind, _name in orders})
         nodes = []
         for kind, rate in orders:
             name = free_name(kind, self.nodes)
@@ -283,7 +282,7 @@ def stoppable():
     """Turns SIGINT, SIGTERM and SIGHUP into Stopped, once, so that what is up is taken down."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def stop(number, _):
+    def stop(number, _frame):
         for other in numbers:
             signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)
@@ -360,7 +359,7 @@ def command_up(options):
     return 0
 
 
-def command_down(_):
+def command_down(_options):
     """Takes the lab down."""
     require_root()
     with stage('down'):
@@ -368,14 +367,14 @@ def command_down(_):
     return 0
 
 
-def command_status(_):
+def command_status(_options):
     """Prints the nodes and whether they answer; the exit code is 1 if no lab is up."""
     lab = Lab.load()
     print_nodes(lab)
     return 0
 
 
-def command_install(_):
+def command_install(_options):
     """Installs what the lab needs."""
     with stage('install'):
         install()

@@ -92,7 +92,7 @@ class Node:
         """
         here = self.root
         parts = list(Path(path).parts[1:])
-        for _ in range(100):
+        for _attempt in range(100):
             if not parts:
                 return here
             part = parts.pop(0)

@@ -57,7 +57,7 @@ def main_suite():
     if not run('apt-get', 'indextargets', *wanted).stdout.strip():
         run('apt-get', 'update')
     for line in run('apt-get', 'indextargets', *wanted).stdout.splitlines():
-        suite, _, mirror = line.partition(' ')
+        suite, _space, mirror = line.partition(' ')
         if '-' not in suite:
             return suite, mirror
     raise LabError("apt's sources name no Debian mirror with a main suite, so there is nothing to make the roots from.")

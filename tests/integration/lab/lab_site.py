@@ -231,7 +231,7 @@ class Proxy:
     def _serve(self):
         while True:
             try:
-                near, _ = self._listener.accept()
+                near, _address = self._listener.accept()
             except OSError:
                 return
             far = socket.create_connection((self._node.host, self._node.port))

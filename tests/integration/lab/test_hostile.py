@@ -77,7 +77,7 @@ def bind_mounted(site, archives, size):
     return disk / 'images'
 
 
-def bind_mounted_from_the_same_disk(site, archives, _):
+def bind_mounted_from_the_same_disk(site, archives, _name):
     """The numbers of both devices are equal, and a rename is refused all the same."""
     folder = site.node.path('/mnt/images')
     archives.put_old(folder)
@@ -115,7 +115,7 @@ def test_an_archive_whose_folder_is_on_another_disk_is_replaced_whole(site, inje
     run = archives.play()
     assert run.rc == 0, run.output
     assert support.sha256(place / ARCHIVE) == support.sha256(archives.source)
-    listed = {name: {size for other, size in archives.seen if other == name} for name, _ in archives.seen}
+    listed = {name: {size for other, size in archives.seen if other == name} for name, _size in archives.seen}
     assert listed.pop(ARCHIVE) <= {SMALL + 4, BIG}, 'a watcher never sees it grow'
     assert not [name for name in listed if not name.startswith('.')] and os.listdir(place) == [ARCHIVE]
     injected.append(f'images: {way.__name__}')
@@ -165,7 +165,9 @@ def loop_disk(here, kind):
             fcntl.ioctl(folder, GOING_DOWN, struct.pack('I', WITHOUT_LOG))
         finally:
             os.close(folder)
-        system.run('umount', target)
+        # What is still writing there ends, now that it can no longer write.
+        system.wait_until(lambda: system.run('umount', target, check=False).returncode == 0, 20,
+                          'The disk stays in use.')
         system.mount(image, target, options='loop')
     return lose_power
 
@@ -449,7 +451,7 @@ def test_the_access_list_of_the_old_binary_is_kept(site, injected, disk):
 def test_an_unusual_install_path(site, injected, dest):
     here = site('amd64')
     here.node.path(dest).parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(2):
+    for _run in range(2):
         run = here.play(variables={'k3s_artifact_dest': dest}, arguments={'dest': dest})
         assert run.rc == 0, run.output
         target = here.node.path(dest)

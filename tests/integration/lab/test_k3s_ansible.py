@@ -63,12 +63,14 @@ def test_way_2_one_word_corrects_what_the_role_hands_over(tmp_path, lab, nodes):
 def test_way_3_stage_leaves_nothing_to_send_for_the_role(tmp_path, lab, nodes):
     airgap = release(lab, tmp_path / 'airgap', 'flat')
     inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values(), airgap_dir=str(airgap), **COMMON)
-    staged = support.play(tmp_path, 'airgap.k3s.stage', '-e', 'k3s_artifact_hosts=all', hosts=inventory, home='collection')
+    staged = support.play(tmp_path, 'airgap.k3s.stage', '-e', 'k3s_artifact_hosts=all',
+                          hosts=inventory, home='collection')
     assert_each_has_its_own(nodes, staged)
     env = {'ANSIBLE_COLLECTIONS_PATH': role.write_role(tmp_path)}
     run = support.play(tmp_path, [GATHER], '--skip-tags', 'send', hosts=inventory, home='none', env=env)
     assert_each_has_its_own(nodes, run)
     assert run.changed() == 0
     assert [entry['task'] for entry in run.results if entry['status'] == 'ok' and 'Send' in entry['task']] == []
-    again = support.play(tmp_path, 'airgap.k3s.stage', '-e', 'k3s_artifact_hosts=all', hosts=inventory, home='collection')
+    again = support.play(tmp_path, 'airgap.k3s.stage', '-e', 'k3s_artifact_hosts=all',
+                         hosts=inventory, home='collection')
     assert (again.rc, again.changed()) == (0, 0), again.output

@@ -48,10 +48,10 @@ def test_a_long_transfer_says_how_far_it_is_and_a_short_one_says_nothing(tmp_pat
                        env={'ANSIBLE_SSH_CONTROL_PATH_DIR': str(short)})
     assert run.rc == 0, run.output
     lines = PROGRESS.findall(run.output)
-    assert {host for host, *_ in lines} == {'slow'}, run.output
-    percents = [int(percent) for _, percent, *_ in lines]
+    assert {host for host, *_rest in lines} == {'slow'}, run.output
+    percents = [int(percent) for _host, percent, *_rest in lines]
     assert percents == sorted(set(percents)) and percents[-1] == 100 and 0 < percents[0] < 100
-    assert [left == 'done' for *_, left in lines] == [False] * (len(lines) - 1) + [True]
+    assert [left == 'done' for *_rest, left in lines] == [False] * (len(lines) - 1) + [True]
     assert 2 <= len(lines) <= 5, 'at most one every few seconds'
 
 
@@ -113,7 +113,8 @@ def test_the_images_directory_never_holds_half_an_archive_and_a_right_one_is_not
     done.set()
     watcher.join()
     assert run.rc == 0, run.output
-    assert {(name, size) for name, size in seen if size or not name.startswith('.')} == {('k3s-airgap-images-amd64.tar.zst', 4 * MEGABYTE)}
+    assert ({(name, size) for name, size in seen if size or not name.startswith('.')}
+            == {('k3s-airgap-images-amd64.tar.zst', 4 * MEGABYTE)})
     archive, = images.iterdir()
     before = archive.stat()
     again = support.play(tmp_path, plays, hosts=inventory, env=env)

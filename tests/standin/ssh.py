@@ -1,4 +1,3 @@
-#!/usr/bin/env -S python3 -IS
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -114,7 +113,7 @@ def spoil(chance, output, mark):
             b'1e9', b'\0', b'\x1b[2J\x1b]0;title\x07',
             '\u202e\u2028\udcff'.encode('utf-8', 'surrogatepass'), b'\xff\xfe', b'yes', b'absent', b'file', b'aarch64',
             b's390x', b'0' * 64, b'', b' ', b'=', b'\r',
-            bytes(chance.randrange(256) for _ in range(chance.randrange(80)))]
+            bytes(chance.randrange(256) for _byte in range(chance.randrange(80)))]
     lines = output.splitlines(keepends=True)
     if not lines:
         return chance.choice([b'', output, b'\n'.join(chance.sample(evil, 3))])
@@ -138,7 +137,7 @@ def spoil(chance, output, mark):
         lambda: b''.join(lines[:where] + [chance.choice(evil) + b'\n'] + lines[where:]), lambda: output + output,
         lambda: chance.randbytes(chance.randrange(2000)), lambda: output + chance.randbytes(1 << 20),
         lambda: chance.randbytes(1 << 20) + output,
-        lambda: output.replace(b'\n', b'\r\n'), lambda: output.replace(b'\n', b''), lambda: output.upper(), lambda: b'',
+        lambda: output.replace(b'\n', b'\r\n'), lambda: output.replace(b'\n', b''), output.upper, lambda: b'',
     ])()
 
 
@@ -180,7 +179,7 @@ def main():
             output = answer(here, output)
         if hostile:
             chance = spoiler(here, reached)
-            for _ in range(chance.choice([0, 0, 0, 1, 1, 2, 5])):
+            for _part in range(chance.choice([0, 0, 0, 1, 1, 2, 5])):
                 output = spoil(chance, output, here['mark'].encode())
             status = status if chance.random() < 0.9 else chance.randrange(256)
             if chance.random() < 0.2:

@@ -1,0 +1,134 @@
+# Copyright: (c) 2026, k3s-artifact contributors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The packages hold the product, all of it and nothing else, and are the same bytes wherever they are built."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import zipfile
+
+import pytest
+import yaml
+
+import support
+
+VERSION = yaml.safe_load((support.ROOT / 'galaxy.yml').read_text())['version']
+# What people have in a folder from which they work, and what builds leave there.
+LITTER = ('.env', '.vault_pass', 'vault_pass.txt', 'vault.yml', 'inventory.yml', 'group_vars/all/vault.yml',
+          'id_ed25519', 'playbooks/site.yml', 'playbooks/group_vars/all.yml', 'playbooks/vault.yml',
+          'playbooks/files/k3s', 'playbooks/files/k3s-arm64', 'airgap/k3s-armhf', 'airgap/sha256sum-arm.txt', 'k3s',
+          'k3s-airgap-images-amd64.tar', 'plugins/action/.copy.py.swp', 'plugins/action/copy.py.orig',
+          'plugins/action/__pycache__/copy.cpython-311.pyc', 'plugins/lookup/secret.yml', 'docs/vault.yml',
+          'build/lib/ansible_collections/airgap/k3s/plugins/action/gone.py', 'build/collections/gone.py',
+          'k3s_artifact.egg-info/SOURCES.txt', 'airgap-k3s-0.9.0.tar.gz', 'tests/.env', 'tests/output/x.json',
+          '.ansible/x', '.cache/x')
+# What the product is: by folder, what the files that make it are called.
+PRODUCT = {'.': 'CHANGELOG.rst|COPYING|README.md', 'docs': r'.*\.(md|png|svg)', 'meta': 'runtime.yml',
+           'playbooks': r'(demo|download|preflight|stage)\.yml', 'playbooks/files': r'pretend_release\.py',
+           'plugins/action': r'.*\.py', 'plugins/lookup': r'.*\.py', 'plugins/modules': r'.*\.py'}
+
+
+def product():
+    return {str((support.ROOT / folder / path.name).relative_to(support.ROOT)) for folder, names in PRODUCT.items()
+            for path in (support.ROOT / folder).iterdir() if path.is_file() and re.fullmatch(names, path.name)}
+
+
+def build(folder, litter, umask, epoch):
+    """Build all three packages from a copy of the repository; return their paths: tarball, wheel, sdist."""
+    source, out = folder / 'source', folder / 'out'
+    shutil.copytree(support.ROOT, source, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(
+        '.git', '.venv*', 'build', '.hypothesis', '.pytest_cache', '.ruff_cache', '__pycache__',
+        '.ansible', 'collections'))
+    for name in litter:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text('secret')
+    env = {'SOURCE_DATE_EPOCH': str(epoch)}
+    mask = os.umask(umask)
+    try:
+        for path in [source, *source.rglob('*')]:
+            path.chmod(0o777 & ~umask if path.is_dir() else 0o666 & ~umask)
+        done = [support.ansible('ansible-galaxy', 'collection', 'build', '--output-path', out, source, folder=folder,
+                                env=env)]
+        tarball = out / f'airgap-k3s-{VERSION}.tar.gz'
+        done.append(support.ansible('python', source / '.ci' / 'reproducible.py', tarball, folder=folder, env=env))
+        for target in ('wheel', 'sdist'):
+            done.append(support.ansible('python', '-m', 'hatchling', 'build', '-t', target, '-d', out, folder=source,
+                                        env=env))
+    finally:
+        os.umask(mask)
+    assert [one.returncode for one in done] == [0] * 4, '\n'.join(one.stdout for one in done)
+    return [tarball, *(out / f'k3s_artifact-{VERSION}{end}' for end in ('-py3-none-any.whl', '.tar.gz'))]
+
+
+@pytest.fixture(scope='module')
+def littered(tmp_path_factory):
+    return build(tmp_path_factory.mktemp('littered'), LITTER, 0o077, 1700000000)
+
+
+def content(path):
+    """Return what a package holds: bytes by name, without the folder that all share."""
+    if path.suffix == '.whl':
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    with tarfile.open(path) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}
+
+
+def test_the_tarball_is_the_product_and_nothing_that_lay_beside_it(littered):
+    found = content(littered[0])
+    assert set(found) - {'MANIFEST.json', 'FILES.json'} == product()
+    assert all(found[name] == (support.ROOT / name).read_bytes() for name in product())
+
+
+def test_the_wheel_is_the_product_and_nothing_that_lay_beside_it(littered):
+    prefix = 'ansible_collections/airgap/k3s/'
+    found = {name: data for name, data in content(littered[1]).items() if '.dist-info/' not in name}
+    assert set(found) == {prefix + name for name in product() | {'galaxy.yml'}}
+    assert all(found[prefix + name] == (support.ROOT / name).read_bytes() for name in product())
+
+
+def test_the_source_distribution_has_what_builds_and_tests_the_product_and_nothing_that_lay_beside_it(littered):
+    prefix = f'k3s_artifact-{VERSION}/'
+    found = {name.removeprefix(prefix) for name in content(littered[2])}
+    assert product() | {'galaxy.yml', 'pyproject.toml', 'Makefile', '.ci/run',
+                        'tests/standin/ssh.py', 'tests/standin/sudo',
+                        'tests/integration/lab/lab.py', 'tests/unit/test_elf.py'} <= found
+    assert not found & set(LITTER)
+    assert b'secret' not in content(littered[2]).values()
+
+
+def test_the_source_distribution_makes_the_same_wheel(tmp_path, littered):
+    with tarfile.open(littered[2]) as archive:
+        archive.extractall(tmp_path)
+    source = tmp_path / f'k3s_artifact-{VERSION}'
+    done = support.ansible('python', '-m', 'hatchling', 'build', '-t', 'wheel', '-d', tmp_path, folder=source,
+                           env={'SOURCE_DATE_EPOCH': '1700000000'})
+    assert done.returncode == 0, done.stdout
+    assert content(tmp_path / littered[1].name) == content(littered[1])
+
+
+def test_packages_are_the_same_bytes_whenever_wherever_and_by_whom_they_are_built(tmp_path, littered):
+    again = build(tmp_path / 'another place', (), 0o022, 1700000000)
+    assert [support.sha256(path) for path in again] == [support.sha256(path) for path in littered]
+
+
+def test_what_git_has_and_no_package_holds_is_for_developers(littered):
+    done = subprocess.run(['git', 'ls-files'], cwd=support.ROOT, capture_output=True, text=True, check=False)
+    tracked = set(done.stdout.splitlines()) if done.returncode == 0 else product()
+    packed = set(content(littered[0]))
+    left = {name for name in tracked - packed if not name.startswith(('tests/', 'benchmarks/', '.'))}
+    assert left <= {'CONTRIBUTING.md', 'Makefile', 'galaxy.yml', 'pyproject.toml', 'setup.cfg'}
+
+
+def test_one_place_says_which_version_it_is(littered):
+    assert f'Version: {VERSION}\n' in next(data.decode() for name, data in content(littered[1]).items()
+                                           if name.endswith('.dist-info/METADATA'))
+    for name in ('pyproject.toml', 'Makefile', '.ci/run'):
+        assert VERSION not in (support.ROOT / name).read_text(), name
+    notes = (support.ROOT / 'CHANGELOG.rst').read_text()
+    assert re.search(rf'(?m)^{re.escape(VERSION)} \(.*\)$', notes), 'CHANGELOG.rst does not say what is in it'
