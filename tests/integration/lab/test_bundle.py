@@ -306,7 +306,7 @@ def test_a_power_cut_in_any_step_loses_nothing_and_the_next_run_completes(tmp_pa
         assert (tmp_path / 'airgap.tar').read_bytes() == old_tar or 'airgap/some.rpm' in names
         again = bundle(tmp_path, keys, **variables)
         assert again.rc == 0, again.output
-        assert not [path for path in (*airgap.rglob('.*'), *tmp_path.glob('.*.part'))]
+        assert not [*airgap.rglob('.*'), *tmp_path.glob('.*.part')]
         subprocess.run(['sha256sum', '--check', '--strict', '--quiet', 'SHA256SUMS'], cwd=airgap, check=True)
         with tarfile.open(tmp_path / 'airgap.tar') as tar:
             assert tar.extractfile('airgap/SHA256SUMS.asc').read() == (airgap / 'SHA256SUMS.asc').read_bytes()

@@ -265,7 +265,7 @@ def fixture_bundle(tmp_path, keys):
 
 def ask(tmp_path, bundle, keyring, path, hosts=('one',), terms=('binary',), **env):
     variables = {**SIGNED, 'k3s_artifact_dir': str(bundle), 'k3s_artifact_keyring': str(keyring), 'terms': terms}
-    return support.play(tmp_path, ASK, '--forks', '4', hosts={host: variables for host in hosts},
+    return support.play(tmp_path, ASK, '--forks', '4', hosts=dict.fromkeys(hosts, variables),
                         env={'PATH': str(path), **env})
 
 
