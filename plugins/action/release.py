@@ -26,12 +26,11 @@ from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urljoin, urlsplit
 
-from ansible import constants as C
-from ansible import context
 from ansible.module_utils.urls import open_url
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.airgap.k3s.plugins.action.copy import is_read_by_people
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
     BY_MACHINE, RELEASES, ArtifactError, check_elf, describe_content, opened, parse_checksum_list, reading,
     resolve_host, shown)
@@ -59,7 +58,6 @@ REDIRECTS = 10
 BLOCK = 1 << 18  # bytes
 
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
-FOR_PEOPLE = ('default', 'debug', 'yaml')  # callbacks
 
 ADVICE = {
     401: 'Check k3s_download_username and k3s_download_password.',
@@ -342,7 +340,7 @@ class Progress:
     def __init__(self, name):
         self._name, self._began = name, time.monotonic()
         self._next = self._began + PROGRESS_AFTER
-        self._silent = context.CLIARGS.get('one_line') or C.DEFAULT_STDOUT_CALLBACK.rpartition('.')[2] not in FOR_PEOPLE
+        self._silent = not is_read_by_people()
 
     def at(self, done, start, length):
         now = time.monotonic()

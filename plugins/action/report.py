@@ -306,7 +306,8 @@ def summary(rows):
     """Return one line on all hosts."""
     bad = sum(1 for row in rows if row['problems'])
     verdict = f'{counted(bad, "host")} of {len(rows)} with' if bad else f'{counted(len(rows), "host")}, no'
-    return f'{verdict} problems, {size_text(sum(row["bytes_to_send"] for row in rows))} to send.'
+    sent = 'sent' if any(file['came'] for row in rows for file in row['files']) else 'to send'
+    return f'{verdict} problems, {size_text(sum(row["bytes_to_send"] for row in rows))} {sent}.'
 
 
 # --- the files -------------------------------------------------------------------------------------------------------
