@@ -187,35 +187,3 @@ def test_preflight_reports_every_real_node_and_writes_nothing_on_them(tmp_path, 
     dead.start_sshd()
     assert support.play(tmp_path, *words, hosts=inventory, home='collection', env=env).rc == 0
     assert {node.name: state(node) for node in everyone} == before
-
-
-# --- the commands of the documentation -------------------------------------------------------------------------------
-
-
-def test_the_gpg_commands_of_the_documentation_sign_a_bundle_and_notice_a_changed_file(short, airgap):
-    text = (support.ROOT / 'docs' / 'security.md').read_text()
-    summary, sign, check = (re.search(rf'^```sh\n# {title}\n(.*?)^```', text, re.MULTILINE | re.DOTALL).group(1)
-                            for title in ('list every file', 'sign with gpg', 'check with gpg'))
-    env = {**os.environ, 'GNUPGHOME': str(short)}
-
-    def sh(script):
-        return subprocess.run(['sh', '-ec', script], cwd=airgap, env=env, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True,
-                              stdin=subprocess.DEVNULL, check=False)
-    try:
-        made = sh("gpg --batch --quiet --passphrase '' --quick-generate-key 'Release <release@example.com>'")
-        assert made.returncode == 0, made.stdout
-        signed = sh(summary + sign)
-        assert signed.returncode == 0, signed.stdout
-        assert sh(check).returncode == 0
-        names = {line.split()[1] for line in (airgap / 'SHA256SUMS').read_text().splitlines()}
-        assert names == {f'./{path.relative_to(airgap)}' for path in airgap.rglob('*') if path.is_file()
-                         and 'SHA256SUMS' not in path.name}
-        with open(airgap / 'arm64' / 'k3s-arm64', 'ab') as file:
-            file.write(b'more')
-        changed = sh(check)
-        assert changed.returncode != 0 and './arm64/k3s-arm64: FAILED' in changed.stdout
-        sh(summary)
-        assert sh(check).returncode != 0, 'a list that was made again is not the one that was signed'
-    finally:
-        subprocess.run(['gpgconf', '--kill', 'all'], env=env, check=False)
