@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib
 import importlib.util
@@ -134,6 +135,12 @@ def zst(data):
     return b'\x28\xb5\x2f\xfd\xa0' + struct.pack('<I', len(data)) + b''.join(
         (len(block) << 3 | (number == len(blocks))).to_bytes(3, 'little') + block
         for number, block in enumerate(blocks, 1))
+
+
+def image_file(name, *archs):
+    """Return the bytes of an image archive called *name*, compressed as that says, with images for *archs*."""
+    data = image_archive(*archs, members=[(name, b'')])
+    return zst(data) if name.endswith('.zst') else gzip.compress(data) if name.endswith('.gz') else data
 
 
 def release(folder, *archs, layout='flat', lists=True, images=True):

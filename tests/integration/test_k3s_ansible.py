@@ -251,7 +251,7 @@ def test_each_host_gets_its_own_archives_the_shared_ones_and_one_compression(tmp
     for path in (*folder.glob('*.tar*'), *folder.glob('sha256sum-*')):
         path.unlink()
     for name in ARCHIVES:
-        (folder / name).write_bytes(b'\x28\xb5\x2f\xfd' + name.encode())
+        (folder / name).write_bytes(support.image_file(name, *ARCHS))
     (folder / '.k3s-airgap-images-amd64.tar.zst').write_text('half a download')
     tasks = [{'name': 'ask',
               'ansible.builtin.debug': {'msg': "{{ query('k3s_artifact', 'images') | map('basename') }}"}},
@@ -270,10 +270,9 @@ def test_each_host_gets_its_own_archives_the_shared_ones_and_one_compression(tmp
 
 def test_shared_archives_lie_beside_the_folders_of_the_architectures(tmp_path):
     folder = airgap(tmp_path / 'airgap', 'per-arch')
-    (folder / 'registry.tar').write_text('for every node')
-    (folder / 'app-arm64.tar').write_text('for arm64')
-    (folder / 'arm' / 'registry.tar').write_text('for arm, before that of the others')
-    (folder / 'arm64' / 'app-amd64.tar').write_text('misplaced')
+    for path, archs in (('registry.tar', ARCHS), ('app-arm64.tar', ['arm64']), ('arm/registry.tar', ['arm']),
+                        ('arm64/app-amd64.tar', ['amd64'])):
+        (folder / path).write_bytes(support.image_file(path, *archs))
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': [
         {'name': 'ask', 'ansible.builtin.debug': {'msg': "{{ query('k3s_artifact', 'images') }}"}}]}]
     run = support.play(tmp_path, plays, hosts=hosts(tmp_path, **override(folder)))
@@ -292,7 +291,8 @@ def test_the_first_found_loop_over_compressions_gets_the_one_it_found(tmp_path):
             'with_first_found': [{'files': [f'{folder}/k3s-airgap-images-{{{{ inventory_hostname }}}}.tar.{end}'
                                             for end in ('zst', 'gz')],
                                   'skip': True}]}
-    (folder / 'k3s-airgap-images-arm.tar.zst').rename(folder / 'k3s-airgap-images-arm.tar.gz')
+    (folder / 'k3s-airgap-images-arm.tar.zst').unlink()
+    (folder / 'k3s-airgap-images-arm.tar.gz').write_bytes(support.image_file('k3s-airgap-images-arm.tar.gz', 'arm'))
     plays = [{'hosts': 'all', 'gather_facts': False, 'tasks': [task]}]
     (folder / 'sha256sum-arm.txt').unlink()
     run = support.play(tmp_path, plays, hosts=hosts(tmp_path, **override(folder)))

@@ -938,7 +938,7 @@ def test_a_program_that_the_node_cannot_run_is_thrown_away(place, text, status):
 
 def test_what_the_kernel_does_not_run_is_not_run_as_a_script(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    place.content = b'touch ran; echo k3s version v1.31.4+k3s1\n'
+    place.content = support.elf(NATIVE, body=b'\ntouch ran\necho k3s version v1.31.4+k3s1\nexit 0\n')
     refused(place, 'run', 'exit status ')
     assert place.beside() == [] and not Path('ran').exists()
 
