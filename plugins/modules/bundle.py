@@ -87,7 +87,7 @@ EXAMPLES = r"""
     extra:
       - /srv/rpm/k3s-selinux-1.6-1.el9.noarch.rpm
       - {path: /srv/rpm/container-selinux.rpm, arch: arm64}
-    sign_key: /root/minisign.key
+    sign_key: /home/me/minisign.key
 """
 
 RETURN = r"""
