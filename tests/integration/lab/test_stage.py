@@ -3,12 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The main job on real nodes: K3s-sized binaries of three architectures, over SSH, to each node its own."""
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
 import support
 
 ARCHS = {'amd64': 'amd64', 'arm64': 'arm64', 'armhf': 'arm'}  # by node
 VERSION = 'v1.31.4+k3s1'
+BIN = '/usr/local/bin'
 
 
 @pytest.fixture(name='airgap', scope='module')
@@ -53,30 +58,107 @@ def test_stage_gives_each_architecture_its_own_files_over_ssh(tmp_path, lab, nod
     assert again.changed() == 0
 
 
-@pytest.mark.parametrize('fault', ['no folder', 'noexec'])
+def no_folder(_lab, node):
+    node.path(BIN).rename(node.path('/usr/local/nobin'))
+    yield
+    if node.path(BIN).exists():
+        node.path(BIN).rmdir()
+    node.path('/usr/local/nobin').rename(node.path(BIN))
+
+
+def programs_are_forbidden(_lab, node):
+    node.no_exec(BIN)
+    yield
+    node.remount(BIN, 'exec')
+
+
+def read_only(_lab, node):
+    node.read_only(BIN)
+    yield
+    node.remount(BIN, 'rw')
+
+
+def immutable_folder(_lab, node):
+    node.immutable(BIN)
+    yield
+    node.immutable(BIN, on=False)
+
+
+def full_disk(_lab, node):
+    node.mount_tmpfs(BIN, '80m')
+    node.fill(BIN, leave=1_000_000)
+    yield
+    (node.path(BIN) / 'filler').unlink()
+
+
+def data_folder_leads_nowhere(_lab, node):
+    node.path('/var/lib/rancher').symlink_to('/nowhere')
+    yield
+    node.path('/var/lib/rancher').unlink()
+
+
+def directory_at_the_install_path(_lab, node):
+    (node.path(BIN) / 'k3s').mkdir()
+    yield
+    (node.path(BIN) / 'k3s').rmdir()
+
+
+def newer_k3s(lab, node):
+    with tempfile.TemporaryDirectory() as folder:
+        newer = lab.release(Path(folder), layout='flat', version='v1.99.0+k3s1', size=1_000_000, images_size=1000,
+                            arches=[node.arch])
+        shutil.copy(newer.binaries[node.arch], node.path(BIN) / 'k3s')
+    (node.path(BIN) / 'k3s').chmod(0o755)
+    yield
+    (node.path(BIN) / 'k3s').unlink()
+
+
+def unreachable(_lab, node):
+    node.stop_sshd()
+    yield
+    node.start_sshd()
+
+
+@pytest.mark.parametrize('fault', [
+    no_folder, programs_are_forbidden, read_only, immutable_folder, full_disk, data_folder_leads_nowhere,
+    directory_at_the_install_path, newer_k3s, unreachable], ids=lambda fault: fault.__name__)
 def test_one_node_that_cannot_be_served_keeps_every_file_from_every_node(tmp_path, lab, nodes, airgap, fault):
     """What preflight finds, and what only the trial run of the binary on the node finds."""
-    bad = nodes['arm64']
-    if fault == 'no folder':
-        bad.path('/usr/local/bin').rename(bad.path('/usr/local/nobin'))
-        undo = '[ -d /usr/local/bin ] || mv /usr/local/nobin /usr/local/bin'
-    else:
-        assert bad.run('mount --bind /usr/local/bin /usr/local/bin && mount -o remount,bind,noexec '
-                       '/usr/local/bin').returncode == 0
-        undo = 'umount /usr/local/bin'
+    broken = fault(lab, nodes['arm64'])
     inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values())
     arguments = ('airgap.k3s.stage', '-e', f'k3s_artifact_dir={airgap}', '-e', 'k3s_artifact_hosts=all')
+    next(broken)
+    before = {node.name: node.path(BIN).is_dir() and sorted(path.name for path in node.path(BIN).glob('[!.]*'))
+              for node in nodes.values()}
     try:
         run = support.play(tmp_path, *arguments, hosts=inventory, home='collection')
+        assert run.rc != 0, run.output
+        for node in nodes.values():
+            assert before[node.name] == (node.path(BIN).is_dir()
+                                         and sorted(path.name for path in node.path(BIN).glob('[!.]*'))), run.output
+            assert list(node.path('/var/lib').rglob('*.tar*')) == []
     finally:
-        bad.run(undo)
-    assert run.rc != 0
-    for node in nodes.values():
-        assert not node.path('/usr/local/bin/k3s').exists()
-        assert list(node.path('/var/lib/rancher').rglob('*.tar*')) == []
+        assert next(broken, 'mended') == 'mended'
     again = support.play(tmp_path, *arguments, hosts=inventory, home='collection')
     assert again.rc == 0, again.output
     assert_each_has_its_own(nodes)
+
+
+def test_a_binary_with_its_version_in_its_name_is_replaced_by_that_of_the_node(tmp_path, lab, nodes):
+    """As people keep several releases side by side: the task names the file of one architecture for all nodes."""
+    made = lab.release(tmp_path / 'made', layout='flat', version=VERSION, size=2_000_000, images_size=1000)
+    (tmp_path / 'airgap').mkdir()
+    for arch in ARCHS.values():
+        shutil.copy(made.binaries[arch], tmp_path / 'airgap' / f'k3s-{VERSION}-{arch}')
+    inventory = lab.inventory(tmp_path / 'inventory.yml', nodes.values())
+    plays = copy_task(tmp_path / 'airgap', src=f'{tmp_path}/airgap/k3s-{VERSION}-amd64')
+    run = support.play(tmp_path, plays, hosts=inventory)
+    assert run.rc == 0, run.output
+    assert_each_has_its_own(nodes)
+    (tmp_path / 'airgap' / f'k3s-{VERSION}-arm').unlink()
+    nodes['armhf'].reset()
+    run = support.play(tmp_path, plays, hosts=inventory)
+    assert run.rc == 2 and not nodes['armhf'].path('/usr/local/bin/k3s').exists()
 
 
 @pytest.mark.parametrize('login', ['root', 'admin', 'admin with a password'])
