@@ -175,7 +175,8 @@ for s in $(places); do
     for f in "$(place "$s")/.k3s-artifact.$base.$sha256"*.part; do
         [ -f "$f" ] && [ ! -L "$f" ] && [ -z "$(find "$f" -prune -mmin +"$age")" ] || continue
         n=$(size_of "$f"); id=$(pid_of "$f")
-        if alive "$id"; then sleep 1; [ "$(size_of "$f")" = "$n" ] || continue; fi
+        # What another run is writing, or is about to put in place, is left to it.
+        if alive "$id"; then [ "$n" != "$size" ] && sleep 1 && [ "$(size_of "$f")" = "$n" ] || continue; fi
         if [ "$n" = "$size" ]; then d=$(digest <"$f")
         else n=$(( n / block )); d=$(dd if="$f" bs="$block" count="$n" 2>/dev/null | digest); n=$(( n * block ))
         fi
@@ -221,7 +222,9 @@ for s in $(places); do
     rm -f "$part" "$t"; part=; e='a rename does not lead there'
 done
 [ -n "$part" ] || fail write "$e"
-if [ "$start" != 0 ]; then
+if [ "$start" = 0 ]; then
+    for f in "${part%.*.part}".*.part; do [ "$f" = "$part" ] || alive "$(pid_of "$f")" || rm -f "$f"; done
+else
     o=$(part_of ${old})
     if [ ! -f "$o" ] || [ -L "$o" ]; then rm -f "$part"; fail gone; fi
     if alive "${old#* }" || [ "${o%/*}" != "${part%/*}" ]; then
@@ -240,6 +243,8 @@ if [ "$start" != "$size" ]; then
         e=
         take() { dd of="$part" obs="$block" iflag=fullblock conv=notrunc,fsync "$@" 2>&1; }
         [ "$n" = 0 ] || e=$(take ibs="$block" seek="$at" count="$n") || fail write "$e"
+        # A dd whose input has ended says nothing, and the next one would make the file anew where it was taken away.
+        [ "$(size_of "$part" 2>/dev/null)" = "$(( (at + n) * block ))" ] || fail short
         [ "$tail" = 0 ] || e=$(take ibs="$tail" seek="$(( at + n ))" count=1) || fail write "$e"
     fi
 fi
@@ -791,18 +796,16 @@ class Delivery:
 
     def _send_surely(self, job, node, planned, **values):
         """Send; where somebody takes the partial file away meanwhile, once more from its beginning."""
-        try:
-            return self._send(job, node, planned, RECEIVE_AND_INSTALL, **values)
-        except PartialLost:
-            node, = self.look(job.target)
-            again = self.plan(job, node)
-            if again.installed == 'same':
-                return {}, ''
-        try:
-            return self._send(job, node, again._replace(start=0), RECEIVE_AND_INSTALL, **values)
-        except PartialLost:
-            self.fail(f'the partial file in {os.path.dirname(job.dest)} was changed or taken away by somebody else, '
-                      f'perhaps by another run against this node. Run again.')
+        for _attempt in range(3):
+            try:
+                return self._send(job, node, planned, RECEIVE_AND_INSTALL, **values)
+            except PartialLost:
+                node, = self.look(job.target)
+                planned = self.plan(job, node)._replace(start=0)
+                if planned.installed == 'same':
+                    return {}, ''
+        self.fail(f'the partial file in {os.path.dirname(job.dest)} was changed or taken away by somebody else, '
+                  f'perhaps by another run against this node. Run again.')
 
     def send(self, job, node, planned):
         """Send the file and check it, without putting it in place.
@@ -866,7 +869,7 @@ class Delivery:
                 planned = self.plan(job, node)
                 if planned.installed == 'same':
                     return {}, 'stream'
-                if planned.start <= before.start:
+                if planned.start <= before.start and self._sent <= 2 * BLOCK:  # no more than a pipe holds: no session
                     display.vvv(f'K3S ARTIFACT: no stream to the node ({error}): the file goes the way of put_file',
                                 host=self._host)
                     break
@@ -893,7 +896,8 @@ class Delivery:
         program = self._program(job, node, script, start=planned.start, old=self._old(job, node, planned), **values)
         with self._opened(path) as file:
             file.seek(planned.start)
-            with streaming(self._connection, Stream(file, path, planned.start, size, progress)):
+            stream = Stream(file, path, planned.start, size, progress)
+            with streaming(self._connection, stream), self._counted(stream):
                 report = self._answer(job, program, f'stream {path} from byte {planned.start} to {job.dest}')
         progress.finish()
         return report
@@ -910,6 +914,14 @@ class Delivery:
         program = self._program(job, node, script, **values)
         self._piped = False
         return self._answer(job, program, f'install {job.dest} from {temporary}')
+
+    @contextlib.contextmanager
+    def _counted(self, stream):
+        """Note how many bytes ssh has taken, whatever becomes of them."""
+        try:
+            yield
+        finally:
+            self._sent = stream.sent
 
     @staticmethod
     def _old(job, node, planned):

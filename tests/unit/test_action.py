@@ -809,6 +809,9 @@ def test_what_an_earlier_run_left_is_taken_over_and_continued(place, living, len
         wanted = place.job(trial=False)
         node = place.look(wanted)
         partial = node.partial(wanted.artifact.sha256)
+        if living and length == len(place.content):
+            assert partial is None, 'it is about to put that in place itself'
+            return
         usable = length if length == 300_000 else length // copy.BLOCK * copy.BLOCK
         assert (partial.place, partial.pid, partial.length) == ('dir', str(writer), usable)
         assert partial.digest == hashlib.sha256(place.content[:usable]).hexdigest()
