@@ -29,10 +29,14 @@ from ansible import context
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError, AnsibleLookupError
 from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.loader import lookup_loader
 from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
 
 display = Display()
+# Compiled here, in Ansible's own process, and not again in that of each host. Not found yet is no error.
+OWN_COLLECTION = '.'.join(__name__.split('.')[1:3]) if __name__.startswith('ansible_collections.') else ''
+lookup_loader.get(f'{OWN_COLLECTION}.k3s_artifact'.lstrip('.'), class_only=True)
 
 INSTALL_PATH = '/usr/local/bin/k3s'
 INSTALL_SCRIPT_NAME = 'k3s-install.sh'
