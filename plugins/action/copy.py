@@ -802,7 +802,7 @@ class Delivery:
         """Send; where somebody takes the partial file away meanwhile, once more from its beginning."""
         for _attempt in range(3):
             try:
-                return self._send(job, node, planned, RECEIVE_AND_INSTALL, **values)
+                return self._send(job, node, planned, **values)
             except PartialLost:
                 node, = self.look(job.target)
                 planned = self.plan(job, node)._replace(start=0)
@@ -861,13 +861,13 @@ class Delivery:
             **defaults, 'word': word, **job.target.variables(), **owner, 'keep': keep, 'mode': job.mode,
             'machine': node.machine, 'probe': 'yes' if job.trial else '', **values})
 
-    def _send(self, job, node, planned, script, **values):
+    def _send(self, job, node, planned, **values):
         """Send what is missing and run the rest of the program; return its answers and the way that was taken."""
         tries = 1 + int(self._connection.get_option('reconnection_retries')) if self._piped else 0
         while tries:
             tries -= 1
             try:
-                return self._stream(job, node, planned, script, **values), 'stream'
+                return self._stream(job, node, planned, **values), 'stream'
             except AnsibleConnectionFailure as error:
                 node, before = self._after_break(job, error), planned
                 planned = self.plan(job, node)
@@ -879,7 +879,7 @@ class Delivery:
                     break
                 if not tries:
                     raise self._broken(job, planned.start, error) from None
-        return self._put(job, node, planned, script, **values), 'put_file'
+        return self._put(job, node, planned, **values), 'put_file'
 
     def _after_break(self, job, error):
         """Look at the node after a broken connection; where that is not possible, tell of the broken connection."""
@@ -894,10 +894,11 @@ class Delivery:
             f'the connection broke while {job.artifact.source} was sent.{there} {self._kept}, and the next run '
             f'continues the transfer. {plain(to_text(error))}')
 
-    def _stream(self, job, node, planned, script, **values):
+    def _stream(self, job, node, planned, **values):
         path, size = job.artifact.source, job.artifact.size
         progress = Progress(self._host, os.path.basename(path), size, planned.start, self._action._task.no_log)
-        program = self._program(job, node, script, start=planned.start, old=self._old(job, node, planned), **values)
+        values = {**values, 'start': planned.start, 'old': self._old(job, node, planned)}
+        program = self._program(job, node, RECEIVE_AND_INSTALL, **values)
         with self._opened(path) as file:
             file.seek(planned.start)
             stream = Stream(file, path, planned.start, size, progress)
@@ -906,7 +907,7 @@ class Delivery:
         progress.finish()
         return report
 
-    def _put(self, job, node, planned, script, **values):
+    def _put(self, job, node, planned, **values):
         shell = self._connection._shell
         # One folder for all files of a task.
         temporary = shell.join_path(shell.tmpdir or self._action._make_tmp_path(), 'artifact')
@@ -915,7 +916,7 @@ class Delivery:
                 self._connection.put_file(job.artifact.source, temporary)
             planned = planned._replace(start=0)
         values = {**values, 'start': planned.start, 'old': self._old(job, node, planned), 'from': temporary}
-        program = self._program(job, node, script, **values)
+        program = self._program(job, node, RECEIVE_AND_INSTALL, **values)
         self._piped = False
         return self._answer(job, program, f'install {job.dest} from {temporary}')
 
