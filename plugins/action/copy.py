@@ -775,7 +775,7 @@ class Delivery:
         display.vvv(f'K3S ARTIFACT: {what}', host=self._host)
         values = {'block': BLOCK, 'age': STALE, 'limit': TRIAL_SECONDS, 'nobody': NOBODY}
         command = shell_command(shell_program(program, **values))
-        return self._action._low_level_execute_command(command, in_data=b'\n' if self._piped else None)
+        return execute(self._action, command, in_data=b'\n' if self._piped else None)
 
     # --- plan
 
@@ -908,9 +908,7 @@ class Delivery:
         return report
 
     def _put(self, job, node, planned, **values):
-        shell = self._connection._shell
-        # One folder for all files of a task.
-        temporary = shell.join_path(shell.tmpdir or self._action._make_tmp_path(), 'artifact')
+        temporary = shell_of(self._connection).join_path(remote_folder(self._action), 'artifact')
         if planned.start < job.artifact.size:
             with self._opened(job.artifact.source):
                 self._connection.put_file(job.artifact.source, temporary)
@@ -1017,6 +1015,69 @@ class Progress:
         if not self._silent:
             line = progress_line(self._host, self._name, done, self._size, done - self._start, now - self._began)
             display.display(line, stderr=True)
+
+
+# --- names that ansible-core does not promise ------------------------------------------------------------------------
+#
+# Each stands behind one function, which says what happens with a release of ansible-core that has it no more. That of
+# _send_initial_data, which streaming replaces, is is_core_ssh.
+
+
+def unpromised(thing, name, purpose):
+    """Return the attribute *name* of an object of ansible-core; where it is gone, the task fails and says for what."""
+    try:
+        return getattr(thing, name)
+    except AttributeError:
+        raise StagingError(f'this release of ansible-core has no {name}, which copy needs to {purpose}. Use one that '
+                           f'README.md names. Nothing was changed.') from None
+
+
+def execute(action, command, in_data):
+    """Run a command on the node. Without the name no node can be looked at, and every task that stages fails."""
+    return unpromised(action, '_low_level_execute_command', 'run a command on the node')(command, in_data=in_data)
+
+
+def shell_of(connection):
+    """Return the shell plugin of a connection. Without the name every task that stages fails."""
+    return unpromised(connection, '_shell', 'know the shell of the node')
+
+
+def remote_folder(action):
+    """Return the task's temporary folder on the node, the same for all of its files.
+
+    Without the name what has to go the way of put_file fails, and what is streamed does not.
+    """
+    make = 'make a temporary folder on the node'
+    return shell_of(action._connection).tmpdir or unpromised(action, '_make_tmp_path', make)()
+
+
+def expand_home(action, path):
+    """Return a path that begins with ``~`` as the node expands it. Without the name such a task fails."""
+    return unpromised(action, '_remote_expand_user', f'know the folder that {path} means on the node')(path)
+
+
+def becomes_unprivileged(action):
+    """Tell whether a task becomes a user who is neither root nor the one who logs in.
+
+    Without the name everybody but root is such a user: ansible-core's copy does the task.
+    """
+    become = action._connection.become
+    if become is None or hasattr(action, '_is_become_unprivileged'):
+        return become is not None and action._is_become_unprivileged()
+    return become.get_option('become_user') not in (None, 'root')
+
+
+def written_arguments(task):
+    """Return a task as it is written. Without the name, an argument set to "omit" takes its module_defaults."""
+    return (task.get_ds() if hasattr(task, 'get_ds') else None) or {}
+
+
+def loop_keyword(task):
+    """Return the lookup of a ``with_`` loop.
+
+    Without the name, of the compressions of an archive that the loop hands over each is staged.
+    """
+    return getattr(task, 'loop_with', None)
 
 
 # --- what the task asks for ------------------------------------------------------------------------------------------
@@ -1170,7 +1231,7 @@ class ActionModule(core_copy().ActionModule):
 
     def _find(self, source):
         try:
-            return self._find_needle('files', source)
+            return self._loader.path_dwim_relative_stack(self._task.get_search_path(), 'files', source)
         except AnsibleError:
             return None
 
@@ -1213,14 +1274,14 @@ class ActionModule(core_copy().ActionModule):
 
     def _omitted(self):
         """Return the names of the arguments that the task sets to "omit": those take no default either."""
-        written = self._task.get_ds() or {}
+        written = written_arguments(self._task)
         places = [written[key] for key in (self._task.action, 'args') if isinstance(written.get(key), dict)]
         names = {name for place in places for name in place}
         return names - set(self._task.args)
 
     def _globs(self):
         """Return the patterns of a with_fileglob loop: what else the task is going to hand over."""
-        if getattr(self._task, 'loop_with', None) != 'fileglob':
+        if loop_keyword(self._task) != 'fileglob':
             return []
         patterns = self._templar.template(self._task.loop)
         patterns = [patterns] if isinstance(patterns, str) else patterns
@@ -1238,7 +1299,7 @@ class ActionModule(core_copy().ActionModule):
                 return name
         if job.mode is None:
             return f'mode: {arguments["mode"]}'
-        if self._is_become_unprivileged():
+        if becomes_unprivileged(self):
             return 'become to an unprivileged user'
         return 'async' if self._task.async_val else None
 
@@ -1292,7 +1353,7 @@ class ActionModule(core_copy().ActionModule):
     def _stage(self, request, task_vars):
         """Put the file of *request* on the node and return the result of the task."""
         if request.dest.startswith('~'):
-            request = request._replace(dest=self._remote_expand_user(request.dest))
+            request = request._replace(dest=expand_home(self, request.dest))
         lookup, delivery, node = self._prepared(), self._delivery(), None
         if not lookup.knows_machine():
             node, = delivery.look(Target(request.dest, request.kind))
@@ -1301,7 +1362,7 @@ class ActionModule(core_copy().ActionModule):
         if isinstance(job, str):
             return {'changed': False, 'skipped': True, 'skip_reason': job, 'msg': job, 'dest': request.dest,
                     'k3s_artifact': {**self._known(), 'source': request.named}}
-        if self._connection._shell.SHELL_FAMILY != 'sh':
+        if shell_of(self._connection).SHELL_FAMILY != 'sh':
             return self._through_core(job, None, None, task_vars)
         if node is None:
             node, = delivery.look(job.target)

@@ -23,7 +23,7 @@ from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
-    checked_path, checked_switch, plain)
+    becomes_unprivileged, checked_path, checked_switch, plain, shell_of)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
@@ -232,7 +232,7 @@ class ActionModule(ActionBase):
         """Load and prepare the lookup for the host. Where nothing says what machine it is, it is asked."""
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
         self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch)
-        if self._connection._shell.SHELL_FAMILY != 'sh' or self._is_become_unprivileged():
+        if shell_of(self._connection).SHELL_FAMILY != 'sh' or becomes_unprivileged(self):
             raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set '
                                f'k3s_artifact_become: false to stage as the user who logs in.')
         self._lookup.prepare(self._vars)
