@@ -367,10 +367,13 @@ def answers(stdout, word):
 
 
 def plain(text, limit=LONGEST_ANSWER):
-    """Return what a node says as one short line without control characters and without the beginning of a template."""
-    def escaped(match):
-        return match.group().encode('unicode_escape', 'replace').decode()
-    text = re.sub(r'[^ -~\u00a1-\ud7ff\ue000-\ufffd]', escaped, text[:limit])
+    """Return what a node says as one short line of what prints as it is, and without the beginning of a template.
+
+    What would turn the direction of a line is no control character, and shown as text all the same.
+    """
+    def shown(match):
+        return match.group() if match.group().isprintable() else match.group().encode('unicode_escape').decode()
+    text = re.sub('[^ -~]', shown, text[:limit])
     text = re.sub(r'{(?=[{%#])', '{ ', text)  # ansible-core up to 2.18 templates the message of an error again
     return text if len(text) <= limit else text[:limit] + '...'
 
@@ -795,7 +798,10 @@ class Delivery:
     def send_and_install(self, job, node, planned):
         """Do what is *planned*; return what the install program answered and the way that was taken."""
         if planned.action == 'attributes':
-            return self._answer(job, self._program(job, node, INSTALL_ONLY, waiting=''), 'set the attributes'), ''
+            try:
+                return self._answer(job, self._program(job, node, INSTALL_ONLY, waiting=''), 'set the attributes'), ''
+            except PartialLost:
+                self.fail(f'it says that a partial file of {job.dest} is lost, and none was asked for.')
         return self._send_surely(job, node, planned)
 
     def _send_surely(self, job, node, planned, **values):
