@@ -95,7 +95,8 @@ class Node:
     def answers(self, program):
         """Return what a node could answer to each verb of a program."""
         words = re.findall(r'(?m)^word=(\w+)$', program)
-        status = ['mode=755', f'uid={self.chance.choice([0, 0, 0, "9" * 30])}', 'gid=0', 'owner=root', 'group=root', f'size={len(CONTENT)}']
+        status = ['mode=755', f'uid={self.chance.choice([0, 0, 0, "9" * 30])}', 'gid=0', 'owner=root', 'group=root',
+                  f'size={len(CONTENT)}']
         for number, word in enumerate(words):
             if re.search('(?m)^look$', program):
                 kind = self.kinds[number % len(self.kinds)]
@@ -106,7 +107,8 @@ class Node:
                 for _part in range(self.chance.choice([0, 0, 1, 2])):
                     length = self.chance.choice([65536, 131072, len(CONTENT), len(CONTENT) + 1])
                     true = hashlib.sha256(CONTENT[:length]).hexdigest()
-                    lines.append(f'part={self.chance.choice(["up", "dir", "up", "../$(id)"])} {self.chance.randrange(1 << 22)} {length} '
+                    place = self.chance.choice(['up', 'dir', 'up', '../$(id)'])
+                    lines.append(f'part={place} {self.chance.randrange(1 << 22)} {length} '
                                  f'{self.chance.choice([true, DIGEST])} {DIGEST}')
             elif self.chance.random() < 0.1:
                 kinds = ('machine', 'gone', 'short', 'digest', 'nodigest', 'attributes', 'run', 'busy', 'directory',
