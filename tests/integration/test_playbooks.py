@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -186,6 +187,32 @@ def test_demo_works_in_a_path_with_a_space_and_leaves_nothing_behind(tmp_path):
                                env={'ANSIBLE_COLLECTIONS_PATH': str(folder), 'TMPDIR': scratch})
         assert done.returncode == 0 and done.stdout.count('has a binary of class and machine') == 3, done.stdout
         assert not [name for name in os.listdir(scratch) if name.startswith('k3s-artifact-demo')]
+
+
+def test_demo_works_for_a_user_who_is_not_root(tmp_path):
+    """Root runs it as nobody, who has no home and may write to nothing but the folder."""
+    source = tmp_path / 'ansible_collections' / 'airgap' / 'k3s'
+    for name in ('playbooks', 'plugins'):
+        shutil.copytree(support.ROOT / name, source / name)
+    shutil.copy(support.ROOT / 'galaxy.yml', source)
+    with tempfile.TemporaryDirectory(prefix='k3s-') as scratch:
+        os.chmod(scratch, 0o755)
+        shutil.copytree(tmp_path / 'ansible_collections', f'{scratch}/ansible_collections')
+        os.mkdir(f'{scratch}/own')
+        env = support.environment(tmp_path, ANSIBLE_COLLECTIONS_PATH=scratch, TMPDIR=f'{scratch}/own',
+                                  HOME=f'{scratch}/own')
+        nobody = []
+        if os.geteuid() == 0:
+            # May read everything: a Python in root's home, for one.
+            nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--inh-caps=+dac_read_search',
+                      '--ambient-caps=+dac_read_search']
+            os.chown(f'{scratch}/own', 65534, 65534)
+        env.update(ANSIBLE_LOCAL_TEMP=f'{scratch}/own/local', ANSIBLE_REMOTE_TEMP=f'{scratch}/own/remote')
+        done = subprocess.run([*nobody, str(support.PROGRAMS / 'ansible-playbook'), 'airgap.k3s.demo'],
+                              cwd=f'{scratch}/own', env=env, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200, check=False)
+        assert done.returncode == 0 and done.stdout.count('has a binary of class and machine') == 3, done.stdout
+        assert not [name for name in os.listdir(f'{scratch}/own') if name.startswith('k3s-artifact-demo')]
 
 
 @pytest.fixture(scope='session')

@@ -378,7 +378,7 @@ def test_without_the_group_it_is_an_error_that_names_the_groups(cluster):
     assert cluster.run('airgap.k3s.stage', '-e', 'k3s_artifact_hosts=web', group='web').rc == 0
 
 
-@pytest.mark.parametrize('strategy', ['free', 'host_pinned', 'linear'])
+@pytest.mark.parametrize('strategy', ['free', 'host_pinned', 'debug', 'linear'])
 def test_the_strategy_of_the_configuration_changes_nothing(cluster, strategy):
     run = cluster.run(env={'ANSIBLE_STRATEGY': strategy})
     assert run.rc == 0, run.output
