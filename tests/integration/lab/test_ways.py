@@ -106,7 +106,7 @@ def test_mitogen(lab, tmp_path, nodes, pip, home_, become):
         node.path(K3S).parent.mkdir(parents=True, exist_ok=True)
     plays = [{'hosts': 'all', 'gather_facts': False, 'become': become, 'tasks': [
         {'name': 'stage', action: {'src': str(release.binaries['amd64']), 'dest': K3S}}]}]
-    env = {'PYTHONPATH': python, 'ANSIBLE_STRATEGY': 'mitogen_linear',
+    env = {'PYTHONPATH': python, 'ANSIBLE_STRATEGY': 'mitogen_linear', 'ANSIBLE_HOST_KEY_CHECKING': 'false',
            'ANSIBLE_STRATEGY_PLUGINS': f'{python}/ansible_mitogen/plugins/strategy'}
     run = support.play(tmp_path, plays, hosts=inventory, home=home_, env=env)
     print(run.output)
