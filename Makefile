@@ -27,7 +27,8 @@ lint: $(READY) build/collections ## Run ruff, and ansible-lint's production prof
 	$(ENV) $(VENV)/bin/ansible-lint --offline --profile production
 
 fuzz: $(READY) ## Run the property-based tests for long
-	K3S_ARTIFACT_FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(VENV)/bin/python -m pytest tests/unit/test_properties.py
+	K3S_ARTIFACT_FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(VENV)/bin/python -m pytest \
+		tests/unit/test_properties.py tests/unit/test_hostile_node.py
 
 lab: $(READY) ## (root, Debian) Run the tests on real SSH nodes: amd64, arm64, armhf
 	$(VENV)/bin/python tests/integration/lab/lab.py run

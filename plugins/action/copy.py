@@ -378,10 +378,13 @@ def answers(stdout, word):
 
 
 def plain(text, limit=LONGEST_ANSWER):
-    """Return what a node says as one short line without control characters and without the beginning of a template."""
-    def escaped(match):
-        return match.group().encode('unicode_escape', 'replace').decode()
-    text = re.sub(r'[^ -~\u00a1-\ud7ff\ue000-\ufffd]', escaped, text[:limit])
+    """Return what a node says as one short line of what prints as it is, and without the beginning of a template.
+
+    What would turn the direction of a line is no control character, and shown as text all the same.
+    """
+    def shown(match):
+        return match.group() if match.group().isprintable() else match.group().encode('unicode_escape').decode()
+    text = re.sub('[^ -~]', shown, text[:limit])
     text = re.sub(r'{(?=[{%#])', '{ ', text)  # ansible-core up to 2.18 templates the message of an error again
     return text if len(text) <= limit else text[:limit] + '...'
 
@@ -815,7 +818,7 @@ class Delivery:
         display.vvv(f'K3S ARTIFACT: {what}', host=self._host)
         values = {'block': BLOCK, 'age': STALE, 'limit': TRIAL_SECONDS, 'nobody': NOBODY}
         command = shell_command(shell_program(program, **values))
-        return self._action._low_level_execute_command(command, in_data=b'\n' if self._piped else None)
+        return execute(self._action, command, in_data=b'\n' if self._piped else None)
 
     # --- plan
 
@@ -904,7 +907,10 @@ class Delivery:
     def send_and_install(self, job, node, planned):
         """Do what is *planned*; return what the install program answered and the way that was taken."""
         if planned.action == 'attributes':
-            return self._answer(job, self._program(job, node, INSTALL_ONLY, waiting=''), 'set the attributes'), ''
+            try:
+                return self._answer(job, self._program(job, node, INSTALL_ONLY, waiting=''), 'set the attributes'), ''
+            except PartialLost:
+                self.fail(f'it says that a partial file of {job.dest} is lost, and none was asked for.')
         return self._send_surely(job, node, planned)
 
     def _send_surely(self, job, node, planned, **values):
@@ -1028,9 +1034,7 @@ class Delivery:
         return write
 
     def _put(self, job, node, planned, **values):
-        shell = self._connection._shell
-        # One folder for all files of a task.
-        temporary = shell.join_path(shell.tmpdir or self._action._make_tmp_path(), 'artifact')
+        temporary = shell_of(self._connection).join_path(remote_folder(self._action), 'artifact')
         if planned.start < job.artifact.size:
             with self._opened(job.artifact.source):
                 self._connection.put_file(job.artifact.source, temporary)
@@ -1126,6 +1130,69 @@ class Progress:
         if not self._silent:
             line = progress_line(self._host, self._name, done, self._size, done - self._start, now - self._began)
             display.display(line, stderr=True)
+
+
+# --- names that ansible-core does not promise ------------------------------------------------------------------------
+#
+# Each stands behind one function, which says what happens with a release of ansible-core that has it no more. That of
+# _send_initial_data, which streaming replaces, is is_core_ssh.
+
+
+def unpromised(thing, name, purpose):
+    """Return the attribute *name* of an object of ansible-core; where it is gone, the task fails and says for what."""
+    try:
+        return getattr(thing, name)
+    except AttributeError:
+        raise StagingError(f'this release of ansible-core has no {name}, which copy needs to {purpose}. Use one that '
+                           f'README.md names. Nothing was changed.') from None
+
+
+def execute(action, command, in_data):
+    """Run a command on the node. Without the name no node can be looked at, and every task that stages fails."""
+    return unpromised(action, '_low_level_execute_command', 'run a command on the node')(command, in_data=in_data)
+
+
+def shell_of(connection):
+    """Return the shell plugin of a connection. Without the name every task that stages fails."""
+    return unpromised(connection, '_shell', 'know the shell of the node')
+
+
+def remote_folder(action):
+    """Return the task's temporary folder on the node, the same for all of its files.
+
+    Without the name what has to go the way of put_file fails, and what is streamed does not.
+    """
+    make = 'make a temporary folder on the node'
+    return shell_of(action._connection).tmpdir or unpromised(action, '_make_tmp_path', make)()
+
+
+def expand_home(action, path):
+    """Return a path that begins with ``~`` as the node expands it. Without the name such a task fails."""
+    return unpromised(action, '_remote_expand_user', f'know the folder that {path} means on the node')(path)
+
+
+def becomes_unprivileged(action):
+    """Tell whether a task becomes a user who is neither root nor the one who logs in.
+
+    Without the name everybody but root is such a user: ansible-core's copy does the task.
+    """
+    become = action._connection.become
+    if become is None or hasattr(action, '_is_become_unprivileged'):
+        return become is not None and action._is_become_unprivileged()
+    return become.get_option('become_user') not in (None, 'root')
+
+
+def written_arguments(task):
+    """Return a task as it is written. Without the name, an argument set to "omit" takes its module_defaults."""
+    return (task.get_ds() if hasattr(task, 'get_ds') else None) or {}
+
+
+def loop_keyword(task):
+    """Return the lookup of a ``with_`` loop.
+
+    Without the name, of the compressions of an archive that the loop hands over each is staged.
+    """
+    return getattr(task, 'loop_with', None)
 
 
 # --- what the task asks for ------------------------------------------------------------------------------------------
@@ -1279,7 +1346,7 @@ class ActionModule(core_copy().ActionModule):
 
     def _find(self, source):
         try:
-            return self._find_needle('files', source)
+            return self._loader.path_dwim_relative_stack(self._task.get_search_path(), 'files', source)
         except AnsibleError:
             return None
 
@@ -1322,14 +1389,14 @@ class ActionModule(core_copy().ActionModule):
 
     def _omitted(self):
         """Return the names of the arguments that the task sets to "omit": those take no default either."""
-        written = self._task.get_ds() or {}
+        written = written_arguments(self._task)
         places = [written[key] for key in (self._task.action, 'args') if isinstance(written.get(key), dict)]
         names = {name for place in places for name in place}
         return names - set(self._task.args)
 
     def _globs(self):
         """Return the patterns of a with_fileglob loop: what else the task is going to hand over."""
-        if getattr(self._task, 'loop_with', None) != 'fileglob':
+        if loop_keyword(self._task) != 'fileglob':
             return []
         patterns = self._templar.template(self._task.loop)
         patterns = [patterns] if isinstance(patterns, str) else patterns
@@ -1347,7 +1414,7 @@ class ActionModule(core_copy().ActionModule):
                 return name
         if self._mode(request) is None:
             return f'mode: {arguments["mode"]}'
-        if self._is_become_unprivileged():
+        if becomes_unprivileged(self):
             return 'become to an unprivileged user'
         return 'async' if self._task.async_val else None
 
@@ -1412,14 +1479,14 @@ class ActionModule(core_copy().ActionModule):
     def _stage(self, request, task_vars):
         """Put the file of *request* on the node and return the result of the task."""
         if request.dest.startswith('~'):
-            request = request._replace(dest=self._remote_expand_user(request.dest))
+            request = request._replace(dest=expand_home(self, request.dest))
         lookup, delivery, job = self._prepared(), self._delivery(), None
         target = Target(request.dest, request.kind, trial=request.kind == 'binary' and self._trial())
         if lookup.knows_machine():
             job = self._job(request)
             if isinstance(job, str):
                 return self._skipped(request, job)
-            if self._connection._shell.SHELL_FAMILY != 'sh':
+            if shell_of(self._connection).SHELL_FAMILY != 'sh':
                 return self._through_core(job, None, None, task_vars)
             target = job.target
 

@@ -14,8 +14,11 @@ import re
 from collections.abc import Mapping
 from types import SimpleNamespace
 
+from ansible import constants as C
+from ansible import context
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_text
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 from ansible.utils.unsafe_proxy import wrap_var
@@ -23,8 +26,8 @@ from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
-    checked_path, checked_switch, plain)
-from ansible_collections.airgap.k3s.plugins.action.report import host_row
+    becomes_unprivileged, checked_path, checked_switch, plain, shell_of)
+from ansible_collections.airgap.k3s.plugins.action.report import counted, host_row, is_for_people
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
 LOOKUP = 'airgap.k3s.k3s_artifact'
@@ -197,11 +200,11 @@ class ActionModule(ActionBase):
 
     def _step(self):
         """Return the step that the task asks for and, in a list, the result of the step that it goes on from."""
-        unknown = set(self._task.args) - {'step', 'of'}
+        unknown = set(self._task.args) - {'step', 'of', 'reported'}
         step, name = self._task.args.get('step', 'look'), self._task.args.get('of')
         if unknown or step not in STEPS:
-            raise AnsibleActionFail(f'stage takes the options step, which is one of {", ".join(STEPS)}, and of. '
-                                    f'It got {self._task.args!r}.')
+            raise AnsibleActionFail(f'stage takes the options step, which is one of {", ".join(STEPS)}, of '
+                                    f'and reported. It got {self._task.args!r}.')
         if step == 'look':
             return step, []
         if not name or not isinstance(self._vars.get(name), Mapping):  # as it is: what a node said could be a template
@@ -232,7 +235,7 @@ class ActionModule(ActionBase):
         """Load and prepare the lookup for the host. Where nothing says what machine it is, it is asked."""
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
         self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch)
-        if self._connection._shell.SHELL_FAMILY != 'sh' or self._is_become_unprivileged():
+        if shell_of(self._connection).SHELL_FAMILY != 'sh' or becomes_unprivileged(self):
             raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set '
                                f'k3s_artifact_become: false to stage as the user who logs in.')
         self._lookup.prepare(self._vars)
@@ -367,4 +370,8 @@ class ActionModule(ActionBase):
         if not row['problems']:
             return {'changed': False}
         verdict = 'unreachable' if row['unreachable'] else 'failed'
-        return wrap_var({'changed': False, verdict: True, 'msg': ' '.join(row['problems'])})
+        shown = (boolean(self._task.args.get('reported', False), strict=False)
+                 and is_for_people(C.DEFAULT_STDOUT_CALLBACK, context.CLIARGS))
+        problems = row['problems']
+        said = f'{counted(len(problems), "problem")}: see the report above.' if shown else ' '.join(problems)
+        return wrap_var({'changed': False, verdict: True, 'msg': said})

@@ -225,6 +225,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.lookup import LookupBase
+from ansible.template import Templar
 from ansible.utils.display import Display
 from jinja2 import TemplateError
 
@@ -1508,6 +1509,13 @@ def misspelt(variables):
     return [(name, next(iter(difflib.get_close_matches(name[:80], KNOWN_VARIABLES, 1)), '')) for name in names]
 
 
+def templar_for(variables, templar, loader):
+    """Return a templar with the *variables* of a host. Where ``copy_with_new_env`` is gone, it is a new one."""
+    if hasattr(templar, 'copy_with_new_env'):
+        return templar.copy_with_new_env(available_variables=variables)
+    return Templar(loader, variables)
+
+
 class LookupModule(LookupBase):
     """The lookup, and what the action plugin beside it asks for.
 
@@ -1608,7 +1616,7 @@ class LookupModule(LookupBase):
                                 f'its value instead.')
         self._expanding.add(name)
         try:
-            return self._templar.copy_with_new_env(available_variables=self._variables).template(self._variables[name])
+            return templar_for(self._variables, self._templar, self._loader).template(self._variables[name])
         except (AnsibleError, TemplateError) as error:
             own = own_error(error)
             if own:

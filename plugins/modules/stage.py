@@ -42,6 +42,13 @@ options:
         any.
       - V(send) and V(place) do nothing on a host that has problems.
     type: str
+  reported:
+    description:
+      - For V(check), whether M(airgap.k3s.report) has shown the problems just before. A callback for people then says
+        how many there are and where to look, in place of the same sentences once more for each host. All others get
+        them whole.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.

@@ -196,5 +196,6 @@ def main():
     os._exit(status if status >= 0 else 128 - status)
 
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-main()
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    main()
