@@ -469,7 +469,7 @@ def parse_node(found, arch_of, arch_of_program):
         return found.get(key, [''])[-1]
     head = bytes.fromhex(last('head')) if re.fullmatch(r'([0-9a-f]{2})+', last('head')) else b''
     free = re.search(r'\s([0-9]{1,18})\s+[0-9]+%\s*(.*)', last('free'))
-    uid, _, name = last('user').partition(' ')
+    uid, _blank, name = last('user').partition(' ')
     partials = [PART.fullmatch(part) for part in found.get('part', [])]
     return Node(
         machine=last('machine'), arch=arch_of(last('machine')), user=name or uid, is_root=uid == '0', kind=last('kind'),

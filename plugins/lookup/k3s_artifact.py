@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: k3s_artifact
-author: k3s-artifact contributors
+author: k3s-artifact contributors (@k3s-artifact)
 version_added: "1.0.0"
 short_description: Find the file of a K3s release that is right for a host
 description:
@@ -239,6 +239,9 @@ TERMS = ('binary', 'name', 'arch', 'images', 'script', 'directory', 'sha256')
 VERIFY = ('auto', 'required', 'signed', 'none')
 
 MIB = 1 << 20
+# A line of a checksum list, as sha256sum and as the programs of BSD write it.
+LIST_LINE = re.compile(r'(?P<digest>[0-9a-fA-F]{64})[ \t][ \t*]?(?P<path>\S.*)|'
+                       r'SHA256 ?\((?P<of>.+)\) ?= ?(?P<hex>[0-9a-fA-F]{64})')
 LIST_LIMIT = MIB  # bytes of a checksum list, of its signature, of a keyring
 SIGNATURE_SECONDS = 60  # for checking one signature
 MEMBER_LIMIT = MIB  # bytes of a file in an image archive that is read as JSON
@@ -247,7 +250,7 @@ LOOK_SECONDS = 120  # for looking into one image archive
 LOOK_LIMIT = 64 << 30  # bytes that an image archive may unpack to
 
 
-class Release(NamedTuple):
+class Architecture(NamedTuple):
     """What K3s publishes for one architecture, and the ELF identity of a program for it."""
 
     arch: str
@@ -259,25 +262,25 @@ class Release(NamedTuple):
 
 
 # File names: setup_verify_arch() and download_hash() of K3s's install.sh. Numbers: ELF specification, e_machine.
-RELEASES = (
-    Release('amd64', ('x86_64', 'amd64'), 'k3s', 64, 'little', 62),
-    Release('arm64', ('aarch64', 'arm64'), 'k3s-arm64', 64, 'little', 183),
-    Release('arm', ('armv7l', 'armv8l', 'armhf', 'arm'), 'k3s-armhf', 32, 'little', 40),
-    Release('s390x', ('s390x',), 'k3s-s390x', 64, 'big', 22),
-    Release('riscv64', ('riscv64',), 'k3s-riscv64', 64, 'little', 243),
+ARCHITECTURES = (
+    Architecture('amd64', ('x86_64', 'amd64'), 'k3s', 64, 'little', 62),
+    Architecture('arm64', ('aarch64', 'arm64'), 'k3s-arm64', 64, 'little', 183),
+    Architecture('arm', ('armv7l', 'armv8l', 'armhf', 'arm'), 'k3s-armhf', 32, 'little', 40),
+    Architecture('s390x', ('s390x',), 'k3s-s390x', 64, 'big', 22),
+    Architecture('riscv64', ('riscv64',), 'k3s-riscv64', 64, 'little', 243),
     # Known machines without a release: a program for them is recognised, and one named in k3s_binary_map is verified.
-    Release('armv6', ('armv6l', 'armv6', 'armv5tel', 'armel'), None, 32, 'little', 40),
-    Release('386', ('i686', 'i586', 'i386', '386'), None, 32, 'little', 3),
-    Release('ppc64le', ('ppc64le',), None, 64, 'little', 21),
-    Release('ppc64', ('ppc64',), None, 64, 'big', 21),
-    Release('mips64', ('mips64',), None, 64, 'big', 8),
-    Release('mips64le', ('mips64el', 'mips64le'), None, 64, 'little', 8),
-    Release('mips', ('mips',), None, 32, 'big', 8),
-    Release('loong64', ('loongarch64', 'loong64'), None, 64, 'little', 258),
+    Architecture('armv6', ('armv6l', 'armv6', 'armv5tel', 'armel'), None, 32, 'little', 40),
+    Architecture('386', ('i686', 'i586', 'i386', '386'), None, 32, 'little', 3),
+    Architecture('ppc64le', ('ppc64le',), None, 64, 'little', 21),
+    Architecture('ppc64', ('ppc64',), None, 64, 'big', 21),
+    Architecture('mips64', ('mips64',), None, 64, 'big', 8),
+    Architecture('mips64le', ('mips64el', 'mips64le'), None, 64, 'little', 8),
+    Architecture('mips', ('mips',), None, 32, 'big', 8),
+    Architecture('loong64', ('loongarch64', 'loong64'), None, 64, 'little', 258),
 )
-BY_MACHINE = {machine: release for release in RELEASES for machine in release.machines}
+BY_MACHINE = {machine: row for row in ARCHITECTURES for machine in row.machines}
 BINARY_NAMES = frozenset(
-    name for release in RELEASES if release.binary for name in (release.binary, 'k3s-' + release.arch)
+    name for row in ARCHITECTURES if row.binary for name in (row.binary, 'k3s-' + row.arch)
 )
 
 # How archives are compressed, and with which bytes that begins.
@@ -298,7 +301,7 @@ RELEASED_ARCHIVE = 'k3s-airgap-images-'
 
 # The words by which the names of files say for which arch they are.
 ARCH_WORDS = {
-    **{name: release.arch for release in RELEASES for name in (release.arch, *release.machines)},
+    **{name: row.arch for row in ARCHITECTURES for name in (row.arch, *row.machines)},
     'x86-64': 'amd64', 'x64': 'amd64', 'arm64v8': 'arm64', 'armv7': 'arm', 'arm32v7': 'arm',
 }
 # "386" after a dot is part of a version.
@@ -349,7 +352,7 @@ class Host(NamedTuple):
     machine: str
     arch: str
     binary: str
-    release: Release | None  # None for a machine that only k3s_binary_map knows
+    architecture: Architecture | None  # None for a machine that only k3s_binary_map knows
     mapped: bool  # whether the binary's name is from k3s_binary_map
 
     def __str__(self):
@@ -358,7 +361,7 @@ class Host(NamedTuple):
     @property
     def archive_arch(self):
         """What the names of image archives call the host's arch."""
-        return self.release.arch if self.release else self.arch
+        return self.architecture.arch if self.architecture else self.arch
 
     @property
     def platform(self):
@@ -386,10 +389,10 @@ class Elf(NamedTuple):
     @property
     def arch(self):
         """K3s's name of the architecture, or None for one that the table does not hold."""
-        return next((release.arch for release in RELEASES if self.runs_on(release)), None)
+        return next((row.arch for row in ARCHITECTURES if self.runs_on(row)), None)
 
-    def runs_on(self, release):
-        return (self.bits, self.byteorder, self.machine) == (release.bits, release.byteorder, release.elf_machine)
+    def runs_on(self, other):
+        return (self.bits, self.byteorder, self.machine) == (other.bits, other.byteorder, other.elf_machine)
 
 
 def shown(value, limit=60):
@@ -467,22 +470,22 @@ def resolve_host(name, machine, binary_map):
     if not isinstance(machine, str) or not machine:
         raise ArtifactError(f'host {name!r} reports {shown(machine)} as its machine, which is not a machine name. Set '
                             f'k3s_artifact_machine to what `uname -m` prints on it.')
-    release = BY_MACHINE.get(machine)
+    architecture = BY_MACHINE.get(machine)
     if machine in binary_map:
         machine = next(key for key in binary_map if key == machine)
-        arch = release.arch if release and release.binary else machine
-        return Host(name, machine, arch, binary_map[machine], release, True)
-    if release is None:
+        arch = architecture.arch if architecture and architecture.binary else machine
+        return Host(name, machine, arch, binary_map[machine], architecture, True)
+    if architecture is None:
         raise ArtifactError(f'host {name!r} reports the machine {shown(machine)}, which is unknown: K3s has releases '
                             f'for {release_names()}. If you have a build for it, name its file in k3s_binary_map.')
-    if release.binary is None:
+    if architecture.binary is None:
         raise ArtifactError(f'K3s has no release for the machine {machine} of host {name!r}, only for '
                             f'{release_names()}. If you have a build for it, name its file in k3s_binary_map.')
-    return Host(name, machine, release.arch, release.binary, release, False)
+    return Host(name, machine, architecture.arch, architecture.binary, architecture, False)
 
 
 def release_names():
-    return ', '.join(release.arch for release in RELEASES if release.binary)
+    return ', '.join(row.arch for row in ARCHITECTURES if row.binary)
 
 
 # --- ELF -------------------------------------------------------------------------------------------------------------
@@ -547,8 +550,8 @@ def check_elf(file, size, host):
     elf = parse_elf(file.read(64))
     if elf.type not in ELF_EXECUTABLE_TYPES:
         raise ArtifactError(f'is {ELF_TYPES.get(elf.type, "an ELF file of an unknown type")}, not an executable')
-    if host.release and not elf.runs_on(host.release):
-        wanted = host.release
+    if host.architecture and not elf.runs_on(host.architecture):
+        wanted = host.architecture
         raise ArtifactError(f'is a binary for {elf}, not for {wanted.arch} ({wanted.bits}-bit, '
                             f'{wanted.byteorder}-endian, ELF machine {wanted.elf_machine})')
     if elf.system not in ELF_LINUX:
@@ -763,8 +766,7 @@ def checksum_lines(data):
         if not line.strip() or line.startswith('#'):
             continue
         line = line.rstrip()
-        match = re.fullmatch(r'(?P<digest>[0-9a-fA-F]{64})[ \t][ \t*]?(?P<path>\S.*)|SHA256 ?\((?P<of>.+)\) ?= '
-                              '?(?P<hex>[0-9a-fA-F]{64})', line)
+        match = LIST_LINE.fullmatch(line)
         if not match:
             raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}', 'list')
         path = (match['path'] or match['of']).removeprefix('./')
@@ -789,11 +791,10 @@ def decoded(data):
 
 def signed_lines(lines):
     """Yield the numbers and texts of the lines that count: all, or those inside a signature (RFC 9580, 7)."""
-    numbered = iter(enumerate(lines, 1))
     if '-----BEGIN PGP SIGNED MESSAGE-----' not in (line.rstrip() for line in lines[:1]):
-        yield from numbered
+        yield from enumerate(lines, 1)
         return
-    next(numbered)
+    numbered = iter(enumerate(lines[1:], 2))
     for _number, line in numbered:  # the headers, to the first blank line
         if not line.strip():
             break
@@ -1134,8 +1135,7 @@ def look_into(file, path, size):
 @contextlib.contextmanager
 def unpacked(file, path, head):
     """Yield what reads the plain tar in the open archive *file*, or None where this controller has nothing for that."""
-    suffix = next(suffix for suffix in ARCHIVE_SUFFIXES if path.lower().endswith(suffix))
-    name = ARCHIVE_FORMATS.get(suffix)
+    name = next((name for suffix, name in ARCHIVE_FORMATS.items() if path.lower().endswith(suffix)), None)
     if name and not head.startswith(ARCHIVE_MAGIC[name]):
         raise NotThisFormat(f'is no {name} file, whatever its name says')
     if name is None:
@@ -1383,7 +1383,7 @@ def candidates(host):
 
 def folders(host):
     """Return the names that the folder of the host's architecture may have: its arch, its machine, their aliases."""
-    aliases = host.release.machines if host.release and host.release.binary else ()
+    aliases = host.architecture.machines if host.architecture and host.architecture.binary else ()
     return list(dict.fromkeys((host.arch, host.machine, *aliases)))
 
 
@@ -1446,8 +1446,10 @@ def is_versioned_binary(name):
 def listing(root):
     """Say which K3s binaries are in the artifact directory, and what each is for, for a message."""
     found = []
+
     def unreadable(error):
         found.append(f'{os.path.relpath(error.filename, root)} {describe_os_error(error.filename, error)}')
+
     for folder, subfolders, names in os.walk(root, onerror=unreadable):
         if os.path.relpath(folder, root).count(os.sep):
             subfolders.clear()

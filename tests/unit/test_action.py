@@ -682,7 +682,7 @@ class Place:
     def start(self, program, limit=10):
         """Start a program as ansible-core does."""
         text = copy.shell_command(copy.shell_program(program, block=copy.BLOCK, age=copy.STALE, limit=limit,
-                                                       nobody=copy.NOBODY))
+                                                     nobody=copy.NOBODY))
         environment = {**os.environ, 'PATH': f'{self.programs}:{os.environ["PATH"]}'}
         return subprocess.Popen([*self.shell, '-c', text], env=environment, stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
