@@ -92,28 +92,26 @@ options:
     vars:
       - name: k3s_binary_map
   verify:
-    description: How a file is verified on the controller before it is used.
+    description:
+      - How a file is verified on the controller before it is used.
+      - With V(auto), the binary must be an ELF executable of the host's class, byte order and machine, and complete.
+        Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned
+        of. The lists are C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a
+        folder of the artifact directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A
+        renamed binary counts under its release name.
+      - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in the
+        clear.
+      - V(required) is as V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not
+        name).
+      - V(signed) is as V(required), and the line must be in a C(SHA256SUMS) with a good signature of a key in
+        O(keyring). Whatever is handed out must be in it, C(k3s-install.sh) too. No other list counts. The list is that
+        of the artifact directory, with paths below it (C(arm64/k3s)), else one beside the file or in the folder above.
+        It is signed in the clear, or by C(SHA256SUMS.asc), C(SHA256SUMS.sig) or C(SHA256SUMS.minisig) beside it. An
+        expired or revoked key is refused. List and signature are checked once per run, however many hosts.
+      - With V(none), nothing is verified.
     type: str
     default: auto
-    choices:
-      auto:
-        - The binary must be an ELF executable of the host's class, byte order and machine, and complete.
-        - >-
-          Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned
-          of. The lists are C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a
-          folder of the artifact directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A
-          renamed binary counts under its release name.
-        - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in
-          the clear.
-      required: As V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not name).
-      signed:
-        - As V(required), and the line must be in a C(SHA256SUMS) with a good signature of a key in O(keyring). Whatever
-          is handed out must be in it, C(k3s-install.sh) too. No other list counts.
-        - The list is that of the artifact directory, with paths below it (C(arm64/k3s)), else one beside the file or in
-          the folder above. It is signed in the clear, or by C(SHA256SUMS.asc), C(SHA256SUMS.sig) or
-          C(SHA256SUMS.minisig) beside it.
-        - An expired or revoked key is refused. List and signature are checked once per run, however many hosts.
-      none: Nothing is verified.
+    choices: [auto, required, signed, none]
     vars:
       - name: k3s_artifact_verify
     env:
