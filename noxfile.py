@@ -87,7 +87,7 @@ def collection(session, core):
 
 
 def bootstrap(session, home):
-    """Put :data:`BOOTSTRAP` where ansible-test keeps what it has downloaded, for the pip that this ansible-core takes."""
+    """Put :data:`BOOTSTRAP` where ansible-test keeps the script that it has downloaded for the pip that it takes."""
     version = session.run('python', '-c', 'from ansible_test._internal import python_requirements as found\n'
                           'from types import SimpleNamespace as Python\n'
                           f'print(found.get_venv_packages(Python(version="{session.python}"))["pip"])',
@@ -95,6 +95,13 @@ def bootstrap(session, home):
     script = Path(home) / '.ansible' / 'test' / 'cache' / f'get_pip_{version.replace(".", "_")}.py'
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(BOOTSTRAP)
+
+
+def counted(record):
+    """Return what pytest wrote into a file in JUnit's format: tests that passed, tests that did not, seconds."""
+    suite = ElementTree.parse(record).getroot().find('testsuite').attrib
+    failed = int(suite['failures']) + int(suite['errors'])
+    return int(suite['tests']) - failed - int(suite['skipped']), failed, float(suite['time'])
 
 
 @nox.session
@@ -117,10 +124,8 @@ def table(session):
             print(f'{core:<14}{python:<8}{"did not run":>16}')
             bad += 1
             continue
-        suite = ElementTree.parse(record).getroot().find('testsuite').attrib
-        failed = int(suite['failures']) + int(suite['errors'])
-        passed = int(suite['tests']) - failed - int(suite['skipped'])
-        print(f'{core:<14}{python:<8}{passed:>8}{failed:>8}{float(suite["time"]):>9.0f}')
+        passed, failed, seconds = counted(record)
+        print(f'{core:<14}{python:<8}{passed:>8}{failed:>8}{seconds:>9.0f}')
         bad += failed > 0 or not passed
     if bad:
         session.error(f'{bad} of {len(ROWS)} rows did not pass.')
@@ -145,6 +150,10 @@ def units(session, core):
     place, env = collection(session, core)
     with session.chdir(place):
         session.run('ansible-test', 'units', '--color', 'no', '--python', session.python, *session.posargs, env=env)
+    # It is content with a run that ended before its first test.
+    ran = [counted(record)[0] for record in (place / 'tests' / 'output' / 'junit').glob('*.xml')]
+    if not any(ran):
+        session.error('No test ran.')
 
 
 @nox.session

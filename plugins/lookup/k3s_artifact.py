@@ -216,7 +216,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ansible import constants as C
@@ -393,13 +393,13 @@ class Elf(NamedTuple):
         return (self.bits, self.byteorder, self.machine) == (other.bits, other.byteorder, other.elf_machine)
 
 
-def shown(value, limit=60):
+def shown(value: object, limit: int = 60) -> str:
     """Return a value that may be hostile as a short printable text for a message, in which nothing is a template."""
     text = harmless(ascii(str(value)) if isinstance(value, str) else ascii(value))
     return text if len(text) <= limit else f'{text[:limit]}... ({len(str(value))} characters)'
 
 
-def harmless(text):
+def harmless(text: str) -> str:
     """Return *text* with a blank in every mark that begins a template, and control characters as escapes."""
     text = re.sub(r'\{(?=[{%#])', '{ ', text)
     return text if text.isprintable() else ''.join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
@@ -408,7 +408,7 @@ def harmless(text):
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def refuse_facts(name, facts):
+def refuse_facts(name: str, facts: Mapping) -> None:
     """Raise where *facts*, which the node *name* reports, hold a variable that is the user's to set."""
     taken = next((key for key in facts if str(key).startswith('k3s_artifact_') or key in OTHER_SETTINGS), None)
     if taken is not None:
@@ -438,7 +438,7 @@ def last_line(error):
 # --- machine and arch ------------------------------------------------------------------------------------------------
 
 
-def checked_binary_map(binary_map):
+def checked_binary_map(binary_map: object) -> Mapping:
     """Return *binary_map* if it maps machine names to file names below the artifact directory, else raise."""
     if not isinstance(binary_map, Mapping):
         raise ArtifactError(f'k3s_binary_map must map machine names to file names, it is {shown(binary_map)}. Write it '
@@ -456,7 +456,7 @@ def checked_binary_map(binary_map):
     return binary_map
 
 
-def resolve_host(name, machine, binary_map):
+def resolve_host(name: str, machine: object, binary_map: Mapping) -> Host:
     """Return the :class:`Host` for what the node *name* calls itself.
 
     *machine* may be anything that a node sent. It is used as a key only: the arch and the binary's name come from
@@ -470,7 +470,7 @@ def resolve_host(name, machine, binary_map):
                             f'k3s_artifact_machine to what `uname -m` prints on it.')
     architecture = BY_MACHINE.get(machine)
     if machine in binary_map:
-        machine = next(key for key in binary_map if key == machine)
+        machine = str(next(key for key in binary_map if key == machine))
         arch = architecture.arch if architecture and architecture.binary else machine
         return Host(name, machine, arch, binary_map[machine], architecture, True)
     if architecture is None:
@@ -482,14 +482,14 @@ def resolve_host(name, machine, binary_map):
     return Host(name, machine, architecture.arch, architecture.binary, architecture, False)
 
 
-def release_names():
+def release_names() -> str:
     return ', '.join(row.arch for row in ARCHITECTURES if row.binary)
 
 
 # --- ELF -------------------------------------------------------------------------------------------------------------
 
 
-def parse_elf(head):
+def parse_elf(head: bytes) -> Elf:
     """Return the :class:`Elf` of a file that starts with the bytes *head* (64 are enough).
 
     Raise :class:`ArtifactError` with the second half of a sentence ("is an HTML page ...") for everything else.
@@ -515,7 +515,7 @@ def parse_elf(head):
     return Elf(bits, byteorder, elf_type, machine, extent, (phoff, phentsize, phnum), head[7], entry, flags)
 
 
-def parse_segments(elf, table):
+def parse_segments(elf: Elf, table: bytes) -> list[tuple]:
     """Return the segments of *elf* as (type, offset, size in the file); *table* is its program header table."""
     _offset, size, count = elf.segments
     if len(table) < size * count:
@@ -568,7 +568,7 @@ def check_elf(file, size, host):
         raise ArtifactError('is a shared library, not an executable')
 
 
-def describe_content(head):
+def describe_content(head: bytes) -> str:
     """Say what a file that is no ELF file seems to be, from its first bytes, as the second half of a sentence."""
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
     if not head:
@@ -610,7 +610,7 @@ def opened(path):
             raise ArtifactError(describe_os_error(path, error)) from error
 
 
-def describe_os_error(path, error):
+def describe_os_error(path: str, error: OSError) -> str:
     if error.errno == errno.ENOENT and os.path.islink(path):
         return f'is a dangling link to {os.readlink(path)}'
     if error.errno == errno.ELOOP:
@@ -622,7 +622,7 @@ def describe_os_error(path, error):
     return f'cannot be read: {error.strerror}'
 
 
-def describe_kind(mode):
+def describe_kind(mode: int) -> str:
     kinds = ((stat.S_ISDIR, 'a directory'), (stat.S_ISFIFO, 'a named pipe'), (stat.S_ISSOCK, 'a socket'),
              (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
     return next((text for test, text in kinds if test(mode)), 'something else')
@@ -738,7 +738,7 @@ class VersionReader:
 # --- checksum lists --------------------------------------------------------------------------------------------------
 
 
-def parse_checksum_list(data):
+def parse_checksum_list(data: bytes) -> dict[str, str | None]:
     """Return the digests of a checksum list by file name: the bytes of the list in, ``{name: digest}`` out.
 
     This is the reader for every list, of the artifact directory and of a download. The last part of a path is the name;
@@ -749,7 +749,7 @@ def parse_checksum_list(data):
     return {name: listed_digest(lines, name) for name in {path.rpartition('/')[2] for path in lines}}
 
 
-def checksum_lines(data):
+def checksum_lines(data: bytes) -> dict[str, str]:
     """Return the digests of a checksum list by path, as it is written there.
 
     A line is what sha256sum prints (64 hexadecimal digits, a blank, a blank or an asterisk, the path) or `sha256sum
@@ -759,7 +759,7 @@ def checksum_lines(data):
     """
     if len(data) > LIST_LIMIT:
         raise ArtifactError(f'is larger than {LIST_LIMIT // MIB} MiB, which no checksum list is', 'list')
-    result = {}
+    result: dict[str, str] = {}
     for number, line in signed_lines(decoded(data).splitlines()):
         if not line.strip() or line.startswith('#'):
             continue
@@ -778,7 +778,7 @@ def checksum_lines(data):
     return result
 
 
-def decoded(data):
+def decoded(data: bytes) -> str:
     """Return the text of a file that may be UTF-8 or UTF-16, with or without a byte order mark."""
     if data.startswith((b'\xff\xfe', b'\xfe\xff')):
         return data.decode('utf-16', errors='replace')
@@ -787,7 +787,7 @@ def decoded(data):
     return data.decode('utf-8-sig', errors='replace')
 
 
-def signed_lines(lines):
+def signed_lines(lines: list[str]) -> Iterator[tuple[int, str]]:
     """Yield the numbers and texts of the lines that count: all, or those inside a signature (RFC 9580, 7)."""
     if '-----BEGIN PGP SIGNED MESSAGE-----' not in (line.rstrip() for line in lines[:1]):
         yield from enumerate(lines, 1)
@@ -807,7 +807,7 @@ def signed_lines(lines):
             raise ArtifactError(f'is not signed to its end: line {number} stands behind the signature', 'list')
 
 
-def listed_digest(lines, name, folder=''):
+def listed_digest(lines: Mapping[str, str], name: str, folder: str = '') -> str | None:
     """Return the digest that the *lines* of a list give for the file *name*, or None.
 
     A line that is the name alone comes before one with a path. *folder*: the list is of the folder above, and only
@@ -822,7 +822,7 @@ def listed_digest(lines, name, folder=''):
     return next(iter(found), None)
 
 
-def list_names(path, arch):
+def list_names(path: str, arch: str) -> list[str]:
     """Return the names of the checksum lists that count for the file *path*, best first."""
     return [f'sha256sum-{arch}.txt', 'sha256sum.txt', 'SHA256SUMS', os.path.basename(path) + '.sha256']
 
@@ -890,7 +890,7 @@ class Key(NamedTuple):
     number: bytes = b''  # of a minisign key
 
 
-def parse_key(data):
+def parse_key(data: bytes) -> Key:
     """Return the :class:`Key` in the bytes of a file, or raise the second half of a sentence.
 
     OpenPGP: RFC 9580, 4.2 (packet tags) and 6.2 (armor); keybox: gnupg's kbx/keybox-blob.c; minisign: its manual, "Key
@@ -912,7 +912,7 @@ def parse_key(data):
                         'holds no public key of gpg or minisign', 'key')
 
 
-def minisign_number(data, length):
+def minisign_number(data: bytes, length: int) -> bytes:
     """Return the number of the key in minisign's file with a key or signature of *length* bytes, b'' for others."""
     lines = [line.strip() for line in data.splitlines() if line.strip()]
     try:
@@ -1023,7 +1023,7 @@ def checked_by_gpg(data, signed, key):
         return read_small(f'{folder}/text') if in_the_clear else data
 
 
-def check_status(status, in_the_clear):
+def check_status(status: str, in_the_clear: bool) -> None:
     """Raise what is wrong with a signature, by what gpg says on --status-fd: a good one is needed, and no bad one."""
     words = [line.split()[1:] + [''] for line in status.splitlines() if line.startswith('[GNUPG:] ')]
     kinds = [line[0] for line in words]
@@ -1242,7 +1242,7 @@ def read_tar(stream):
     return Content('images', '', tuple(sorted(set(platforms(manifests, small)))))
 
 
-def platforms(manifests, configurations):
+def platforms(manifests: Mapping[str, bytes], configurations: Mapping[str, str]) -> list[str]:
     """Return the platforms of the images that an archive holds, () where it does not say.
 
     Of a docker archive those of the configurations that its manifest names; else all that there are, else those that
@@ -1260,14 +1260,14 @@ def platforms(manifests, configurations):
             for platform in [platform_of(entry.get('platform') if isinstance(entry, dict) else None)] if platform]
 
 
-def platform_of(value):
+def platform_of(value: object) -> str | None:
     """Return the platform that a parsed image configuration names, such as linux/arm64, or None."""
     words = [value.get('os'), value.get('architecture')] if isinstance(value, dict) else []
-    known = words and all(isinstance(word, str) and word != 'unknown' for word in words)
-    return '/'.join(words)[:40] if known else None
+    known = [word for word in words if isinstance(word, str) and word != 'unknown']
+    return '/'.join(known)[:40] if len(known) == 2 else None
 
 
-def parse_json(data):
+def parse_json(data: bytes) -> object:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -1373,25 +1373,25 @@ def verified_file(path, host, names, verify, check, root=None, kind='binary', ke
 # --- candidates ------------------------------------------------------------------------------------------------------
 
 
-def candidates(host):
+def candidates(host: Host) -> list[str]:
     """Return the paths, relative to the artifact directory, at which the binary of *host* may be, best first."""
     names = [host.binary] if host.mapped else list(dict.fromkeys((host.binary, 'k3s-' + host.arch, 'k3s')))
     return [os.path.join(folder, name) for folder in (*folders(host), '') for name in names]
 
 
-def folders(host):
+def folders(host: Host) -> list[str]:
     """Return the names that the folder of the host's architecture may have: its arch, its machine, their aliases."""
     aliases = host.architecture.machines if host.architecture and host.architecture.binary else ()
     return list(dict.fromkeys((host.arch, host.machine, *aliases)))
 
 
-def escapes(root, path):
+def escapes(root: str, path: str) -> bool:
     """Tell whether *path*, with every link followed, is outside the folder *root*."""
     root = os.path.realpath(root)
     return os.path.commonpath((root, os.path.realpath(path))) != root
 
 
-def other_words(name, host):
+def other_words(name: str, host: Host) -> list[str]:
     """Return the names that the file *name* may have for *host*, in lower case, best first.
 
     ``k3s-v1.31.4+k3s1-amd64`` is ``k3s-v1.31.4+k3s1-arm64`` for arm64; a name without an arch has one at its end.
@@ -1405,7 +1405,7 @@ def other_words(name, host):
     return [other.lower() for other in (*(head + word + tail for word in words if word in ARCH_WORDS), *without)]
 
 
-def split_archive(name):
+def split_archive(name: str) -> tuple[str, str, tuple[str, ...]] | None:
     """Return what an archive's file name says: its name without suffix, the suffix, and the archs that it is for.
 
     () where it names none: it is for every host. ``None`` for a file that K3s does not import.
@@ -1417,16 +1417,16 @@ def split_archive(name):
     return stem, suffix, tuple(dict.fromkeys(ARCH_WORDS[word.lower()] for word in ARCH_WORD.findall(stem)))
 
 
-def is_released_archive(path):
+def is_released_archive(path: str) -> bool:
     return os.path.basename(path).startswith(RELEASED_ARCHIVE)
 
 
-def choose_archives(places, arch):
+def choose_archives(places: Iterable[tuple[str, Iterable[str]]], arch: str) -> list[str]:
     """Return the archives for hosts of *arch*, as paths sorted by name.
 
     *places* are (folder, file names) in the order of preference.
     """
-    best = {}
+    best: dict[str, list[tuple[int, int, str]]] = {}
     for rank, (folder, names) in enumerate(places):
         for name in names:
             archive = split_archive(name)
@@ -1436,7 +1436,7 @@ def choose_archives(places, arch):
     return [min(found)[2] for _stem, found in sorted(best.items())]
 
 
-def is_versioned_binary(name):
+def is_versioned_binary(name: str) -> bool:
     """Tell whether a file is called like a K3s binary that somebody saved with its version (k3s-v1.31.4+k3s1-arm64)."""
     return bool(VERSIONED_BINARY.fullmatch(name)) and not name.lower().endswith(NO_BINARY)
 
@@ -1501,7 +1501,7 @@ KNOWN_VARIABLES = {
 }
 
 
-def misspelt(variables):
+def misspelt(variables: Iterable) -> list[tuple[str, str]]:
     """Return (name, the known name that it resembles or '') of what is called like ours and is not ours."""
     names = sorted(name for name in variables if isinstance(name, str) and name not in KNOWN_VARIABLES
                    and name.startswith(('k3s_artifact_', 'k3s_bundle_', 'k3s_download_')))
