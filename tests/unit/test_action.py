@@ -27,7 +27,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.collections import ImmutableDict
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import support
@@ -348,7 +348,6 @@ def test_every_shell_understands_every_verb(shell):
 
 @given(st.dictionaries(st.from_regex(r'[a-z]{1,8}', fullmatch=True),
                        st.text(st.characters(blacklist_characters='\0', blacklist_categories=['Cs'])), max_size=3))
-@settings(deadline=None)
 @example({'value': "'; touch /tmp/x; '"})
 @example({'value': '$(id) `id` "\n'})
 def test_any_values_reach_a_program_as_they_are(values):
