@@ -105,6 +105,14 @@ def sha1(path):
     return hashlib.new('sha1', Path(path).read_bytes(), usedforsecurity=False).hexdigest()
 
 
+def in_turn(*steps):
+    """Return a function that calls *steps* one after the other, each with all that it is given itself."""
+    def call_each(*arguments):
+        for step in steps:
+            step(*arguments)
+    return call_each
+
+
 def image_archive(*archs, members=()):
     """Return a plain tar as `docker save` writes one, with an image for each of *archs*, and more *members* (name,
     bytes) before them."""

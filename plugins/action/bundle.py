@@ -60,8 +60,10 @@ def names_below(root):
     What is hidden, and what the bundle makes itself, does not count.
     """
     names, links = [], []
+
     def fail(error):
         raise error
+
     for folder, subfolders, files in os.walk(root, onerror=fail):
         subfolders[:] = [name for name in subfolders if not name.startswith('.')]
         below = os.path.relpath(folder, root)
@@ -82,7 +84,7 @@ def extra_files(extra):
         path, arch = os.path.expanduser(item['path']), item.get('arch')
         if not os.path.isabs(path) or '\0' in path:
             raise ArtifactError(f'k3s_bundle_extra has the path {shown(item["path"])}: write the whole path.')
-        if arch is not None and arch not in {release.arch for release in BY_MACHINE.values() if release.binary}:
+        if arch is not None and arch not in {row.arch for row in BY_MACHINE.values() if row.binary}:
             raise ArtifactError(f'k3s_bundle_extra has the architecture {shown(arch)} for {path}, for which K3s has no '
                                 f'release.')
         name = (f'{arch}/' if arch else '') + os.path.basename(path)
@@ -107,9 +109,9 @@ def described(name, path):
 
 def arch_of(name, path):
     """Return for which arch a file is, by its folder, its name or its ELF header; None for every arch."""
-    release = BY_MACHINE.get(name.partition('/')[0]) if '/' in name else None
-    if release and release.binary:
-        return release.arch
+    architecture = BY_MACHINE.get(name.partition('/')[0]) if '/' in name else None
+    if architecture and architecture.binary:
+        return architecture.arch
     base = os.path.basename(name)
     archs = (split_archive(base) or ((), (), ()))[2]
     if len(archs) == 1:
@@ -128,7 +130,7 @@ def examine(root, files, version, keyring=None):
     problems, releases, verify = [], {}, 'signed' if keyring else 'auto'
     for file in files:
         base, arch = os.path.basename(file.name), arch_of(file.name, file.path)
-        machine = next((machine for machine, release in BY_MACHINE.items() if release.arch == arch), None)
+        machine = next((machine for machine, row in BY_MACHINE.items() if row.arch == arch), None)
         host = resolve_host('localhost', machine or 'x86_64', {})
         try:
             if keyring and file.sha256 != signed_digest(file.path, (), root, keyring):

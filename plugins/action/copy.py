@@ -20,8 +20,8 @@ import select
 import shlex
 import sys
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import ansible.plugins.action
 import ansible.plugins.connection
@@ -356,28 +356,28 @@ eval "$answer"
 ''' + TRANSFER
 
 
-def shell_program(script, **values):
+def shell_program(script: str, **values: object) -> str:
     """Return *script* with *values* as its shell variables; with a word, also what a program for SHA-256 says of it."""
     if 'word' in values:
-        values['proof'] = hashlib.sha256(values['word'].encode()).hexdigest()
+        values['proof'] = hashlib.sha256(str(values['word']).encode()).hexdigest()
     return ''.join(f'{name}={shlex.quote(str(value))}\n' for name, value in values.items()) + script.strip('\n') + '\n'
 
 
-def shell_command(program):
+def shell_command(program: str) -> str:
     """Return the command that runs a shell program: one line of characters that mean the same to every login shell."""
     coded = re.sub(r"[\n\\'!\t]", lambda match: f'\\0{ord(match.group()):03o}', program)
     return f'eval "$(printf %b \'{coded}\')"'
 
 
-def answers(stdout, word):
+def answers(stdout: str, word: str) -> dict[str, list[str]]:
     """Return what a verb answered: the values of each key, in order. Whatever else a login prints is ignored."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for key, value in re.findall(re.escape(word) + r'(\w{1,20})=([^\r\n]*)', stdout):
         found.setdefault(key, []).append(plain(value))
     return found
 
 
-def plain(text, limit=LONGEST_ANSWER):
+def plain(text: str, limit: int = LONGEST_ANSWER) -> str:
     """Return what a node says as one short line of what prints as it is, and without the beginning of a template.
 
     What would turn the direction of a line is no control character, and shown as text all the same.
@@ -389,9 +389,9 @@ def plain(text, limit=LONGEST_ANSWER):
     return text if len(text) <= limit else text[:limit] + '...'
 
 
-def number(text):
+def number(text: str | None) -> int | None:
     """Return a count of bytes that a node says, or None for what is none."""
-    return int(text) if re.fullmatch(r'[0-9]{1,18}', text or '') else None
+    return int(text) if text and re.fullmatch(r'[0-9]{1,18}', text) else None
 
 
 # --- what the program found, and what is to be done ------------------------------------------------------------------
@@ -400,7 +400,7 @@ def number(text):
 class Job(NamedTuple):
     """One verified file of the controller on its way to a path of a node."""
 
-    artifact: tuple  # the lookup's Artifact
+    artifact: Any  # the lookup's Artifact
     kind: str  # binary, archive, script
     dest: str
     mode: str | None  # octal digits, as for chmod; None: symbolic, which only ansible-core's copy does
@@ -467,23 +467,22 @@ class Node(NamedTuple):
         return max(of_file, key=lambda each: each.length, default=None)
 
 
-def parse_status(found):
+def parse_status(found: dict[str, list[str]]) -> dict[str, object]:
     """Return mode, uid, gid, owner, group and size from the answers of describe, nothing of what is not whole."""
-    status = {key: found.get(key, [''])[-1] for key in ('mode', 'uid', 'gid', 'owner', 'group', 'size')}
-    for key in ('uid', 'gid', 'size'):
-        status[key] = number(status[key])
-    if None in status.values() or not re.fullmatch('[0-7]{1,4}', status['mode']):
+    mode, owner, group = (found.get(key, [''])[-1] for key in ('mode', 'owner', 'group'))
+    counts = {key: number(found.get(key, [''])[-1]) for key in ('uid', 'gid', 'size')}
+    if None in counts.values() or not re.fullmatch('[0-7]{1,4}', mode):
         return {}
-    return {**status, 'mode': status['mode'].rjust(4, '0')}
+    return {'mode': mode.rjust(4, '0'), 'owner': owner, 'group': group, **counts}
 
 
-def parse_node(found, arch_of, arch_of_program):
+def parse_node(found: dict[str, list[str]], arch_of: Callable, arch_of_program: Callable) -> Node:
     """Return the :class:`Node` for the answers of look; the functions tell the arch of a machine and of a program."""
     def last(key):
         return found.get(key, [''])[-1]
     head = bytes.fromhex(last('head')) if re.fullmatch(r'([0-9a-f]{2})+', last('head')) else b''
     free = re.search(r'\s([0-9]{1,18})\s+[0-9]+%\s*(.*)', last('free'))
-    uid, _, name = last('user').partition(' ')
+    uid, _blank, name = last('user').partition(' ')
     partials = [PART.fullmatch(part) for part in found.get('part', [])]
     return Node(
         machine=last('machine'), arch=arch_of(last('machine')), user=name or uid, is_root=uid == '0', kind=last('kind'),
@@ -507,7 +506,7 @@ class Plan(NamedTuple):
     refusal: str | None  # why it cannot be done, as a sentence without the host's name
 
 
-def plan(job, node, resume=0):
+def plan(job: Job, node: Node, resume: int = 0) -> Plan:
     """Return the :class:`Plan` for *job* on *node*, where *resume* bytes of the file wait already.
 
     Check mode, preflight and the run itself ask this function and no other.
@@ -524,7 +523,7 @@ def plan(job, node, resume=0):
     return Plan(installed, action, start, to_send, refusal(job, node, action, to_send))
 
 
-def what_is_installed(job, node):
+def what_is_installed(job: Job, node: Node) -> str:
     """Say what is at the destination, without running it."""
     if node.kind != 'file':
         return node.kind
@@ -533,14 +532,14 @@ def what_is_installed(job, node):
     return 'wrong architecture' if job.kind == 'binary' and node.holds != job.artifact.arch else 'different'
 
 
-def has_attributes(job, status):
+def has_attributes(job: Job, status: dict) -> bool:
     return all(str(wanted) in map(str, there) for wanted, there in (
         (job.mode, [status.get('mode')]),
         (job.owner or '', ['', status.get('owner'), status.get('uid')]),
         (job.group or '', ['', status.get('group'), status.get('gid')])))
 
 
-def refusal(job, node, action, to_send):
+def refusal(job: Job, node: Node, action: str, to_send: int) -> str | None:
     """Say why *job* cannot be done on *node* and what to do about it, or return None."""
     artifact, folder = job.artifact, os.path.dirname(job.dest)
     if node.arch != artifact.arch:
@@ -570,18 +569,18 @@ def refusal(job, node, action, to_send):
     return None
 
 
-def is_older(version, other):
+def is_older(version: str | None, other: str | None) -> bool:
     """Tell whether a release of K3s is older than another one. What is no release is not older than anything."""
     release = r'v([0-9]+)\.([0-9]+)\.([0-9]+)(?:-[a-z]*([0-9]*))?\+k3s([0-9]+)'
-    keys = [re.fullmatch(release, text or '') for text in (version, other)]
-    if None in keys:
+    keys = [match.groups() for match in (re.fullmatch(release, text or '') for text in (version, other)) if match]
+    if len(keys) < 2:
         return False
     # A release follows its candidates.
-    first, second = ([int(part or 10**6) for part in match.groups()] for match in keys)
+    first, second = ([int(part or 10**6) for part in key] for key in keys)
     return first < second
 
 
-def octal_mode(mode):
+def octal_mode(mode: object) -> str | None:
     """Return a task's mode as four octal digits, or None where it is symbolic or "preserve"."""
     if isinstance(mode, str) and re.fullmatch(r'\s*[0-7]{3,5}\s*', mode):
         mode = int(mode, 8)
@@ -1265,7 +1264,7 @@ def checked_switch(host, name, value):
         raise StagingError(f'{name} of {host} is {value!r}. Set it to true or false.') from None
 
 
-class ActionModule(core_copy().ActionModule):
+class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
 
     def run(self, tmp=None, task_vars=None):
         self._task_vars = task_vars or {}

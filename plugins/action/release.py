@@ -32,12 +32,12 @@ from ansible.utils.display import Display
 
 from ansible_collections.airgap.k3s.plugins.action.copy import is_read_by_people
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
-    BY_MACHINE, RELEASES, ArtifactError, check_elf, describe_content, opened, parse_checksum_list, reading,
+    BY_MACHINE, ARCHITECTURES, ArtifactError, check_elf, describe_content, opened, parse_checksum_list, reading,
     resolve_host, shown)
 
 display = Display()
 
-BY_ARCH = {release.arch: release for release in RELEASES if release.binary}
+BY_ARCH = {row.arch: row for row in ARCHITECTURES if row.binary}
 ARCHES = ', '.join(BY_ARCH)
 ARCHIVES = {'zst': '.tar.zst', 'gz': '.tar.gz', 'plain': '.tar', 'none': None}
 SCRIPT = 'k3s-install.sh'
@@ -410,7 +410,7 @@ class Folder:
     def __init__(self, root, arch, version, archive, listed, script, url):
         """version: the release; archive: the archive's suffix or None; listed: the checksum list; script: None for
         none; url: the list's."""
-        self.arch, self._version, release = arch, version, BY_ARCH[arch]
+        self.arch, self._version, binary = arch, version, BY_ARCH[arch].binary
         self.path = os.path.join(root, arch)
         self._partial = os.path.join(self.path, '.partial')
         try:
@@ -419,7 +419,7 @@ class Folder:
             raise ArtifactError(f'{url} {error}. Check k3s_download_url and the proxy: a page for people (a login, an '
                                 f'error) may have come in place of the file.') from error
         # Every k3s-ansible finds k3s in a folder of its own, and none finds k3s-armhf.
-        wanted = [('k3s', release.binary, 0o755)]
+        wanted = [('k3s', binary, 0o755)]
         if archive:
             wanted.append((f'k3s-airgap-images-{arch}{archive}', f'k3s-airgap-images-{arch}{archive}', 0o644))
         missing = [released for _name, released, _mode in wanted if released not in digests]
@@ -432,7 +432,7 @@ class Folder:
         self.items = [Item(name, name, hashlib.sha256(data).hexdigest(), mode, data) for name, data, mode in texts]
         self.items += [Item(name, released, digests[released], mode) for name, released, mode in wanted]
         # Names under which a file of another release would be found in place of ours, and what digests they may have.
-        others = dict.fromkeys((release.binary, 'k3s-' + arch), digests[release.binary])
+        others = dict.fromkeys((binary, 'k3s-' + arch), digests[binary])
         archives = [f'k3s-airgap-images-{arch}{suffix}' for suffix in ARCHIVES.values() if suffix]
         others.update((name, digests[name]) for name in archives if name in digests)
         ours = [item.name for item in self.items]
@@ -480,11 +480,10 @@ class Folder:
 
     def _check(self, item, path):
         """Raise :class:`FetchError` for a file that the lookup would refuse, whatever the list says."""
-        release = BY_ARCH[self.arch]
         try:
             with opened(path) as (file, status):
                 if item.name == 'k3s':
-                    check_elf(file, status.st_size, resolve_host(self.arch, release.machines[0], {}))
+                    check_elf(file, status.st_size, resolve_host(self.arch, BY_ARCH[self.arch].machines[0], {}))
                     found = reading(file, path).version
                     if found != self._version:
                         raise ArtifactError(f'is K3s {found}' if found else 'holds no K3s version')

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: k3s_artifact
-author: k3s-artifact contributors
+author: k3s-artifact contributors (@k3s-artifact)
 version_added: "1.0.0"
 short_description: Find the file of a K3s release that is right for a host
 description:
@@ -92,28 +92,26 @@ options:
     vars:
       - name: k3s_binary_map
   verify:
-    description: How a file is verified on the controller before it is used.
+    description:
+      - How a file is verified on the controller before it is used.
+      - With V(auto), the binary must be an ELF executable of the host's class, byte order and machine, and complete.
+        Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned
+        of. The lists are C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a
+        folder of the artifact directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A
+        renamed binary counts under its release name.
+      - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in the
+        clear.
+      - V(required) is as V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not
+        name).
+      - V(signed) is as V(required), and the line must be in a C(SHA256SUMS) with a good signature of a key in
+        O(keyring). Whatever is handed out must be in it, C(k3s-install.sh) too. No other list counts. The list is that
+        of the artifact directory, with paths below it (C(arm64/k3s)), else one beside the file or in the folder above.
+        It is signed in the clear, or by C(SHA256SUMS.asc), C(SHA256SUMS.sig) or C(SHA256SUMS.minisig) beside it. An
+        expired or revoked key is refused. List and signature are checked once per run, however many hosts.
+      - With V(none), nothing is verified.
     type: str
     default: auto
-    choices:
-      auto:
-        - The binary must be an ELF executable of the host's class, byte order and machine, and complete.
-        - >-
-          Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned
-          of. The lists are C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a
-          folder of the artifact directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A
-          renamed binary counts under its release name.
-        - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in
-          the clear.
-      required: As V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not name).
-      signed:
-        - As V(required), and the line must be in a C(SHA256SUMS) with a good signature of a key in O(keyring). Whatever
-          is handed out must be in it, C(k3s-install.sh) too. No other list counts.
-        - The list is that of the artifact directory, with paths below it (C(arm64/k3s)), else one beside the file or in
-          the folder above. It is signed in the clear, or by C(SHA256SUMS.asc), C(SHA256SUMS.sig) or
-          C(SHA256SUMS.minisig) beside it.
-        - An expired or revoked key is refused. List and signature are checked once per run, however many hosts.
-      none: Nothing is verified.
+    choices: [auto, required, signed, none]
     vars:
       - name: k3s_artifact_verify
     env:
@@ -218,7 +216,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ansible import constants as C
@@ -240,6 +238,9 @@ TERMS = ('binary', 'name', 'arch', 'images', 'script', 'directory', 'sha256')
 VERIFY = ('auto', 'required', 'signed', 'none')
 
 MIB = 1 << 20
+# A line of a checksum list, as sha256sum and as the programs of BSD write it.
+LIST_LINE = re.compile(r'(?P<digest>[0-9a-fA-F]{64})[ \t][ \t*]?(?P<path>\S.*)|'
+                       r'SHA256 ?\((?P<of>.+)\) ?= ?(?P<hex>[0-9a-fA-F]{64})')
 LIST_LIMIT = MIB  # bytes of a checksum list, of its signature, of a keyring
 SIGNATURE_SECONDS = 60  # for checking one signature
 MEMBER_LIMIT = MIB  # bytes of a file in an image archive that is read as JSON
@@ -248,7 +249,7 @@ LOOK_SECONDS = 120  # for looking into one image archive
 LOOK_LIMIT = 64 << 30  # bytes that an image archive may unpack to
 
 
-class Release(NamedTuple):
+class Architecture(NamedTuple):
     """What K3s publishes for one architecture, and the ELF identity of a program for it."""
 
     arch: str
@@ -260,25 +261,25 @@ class Release(NamedTuple):
 
 
 # File names: setup_verify_arch() and download_hash() of K3s's install.sh. Numbers: ELF specification, e_machine.
-RELEASES = (
-    Release('amd64', ('x86_64', 'amd64'), 'k3s', 64, 'little', 62),
-    Release('arm64', ('aarch64', 'arm64'), 'k3s-arm64', 64, 'little', 183),
-    Release('arm', ('armv7l', 'armv8l', 'armhf', 'arm'), 'k3s-armhf', 32, 'little', 40),
-    Release('s390x', ('s390x',), 'k3s-s390x', 64, 'big', 22),
-    Release('riscv64', ('riscv64',), 'k3s-riscv64', 64, 'little', 243),
+ARCHITECTURES = (
+    Architecture('amd64', ('x86_64', 'amd64'), 'k3s', 64, 'little', 62),
+    Architecture('arm64', ('aarch64', 'arm64'), 'k3s-arm64', 64, 'little', 183),
+    Architecture('arm', ('armv7l', 'armv8l', 'armhf', 'arm'), 'k3s-armhf', 32, 'little', 40),
+    Architecture('s390x', ('s390x',), 'k3s-s390x', 64, 'big', 22),
+    Architecture('riscv64', ('riscv64',), 'k3s-riscv64', 64, 'little', 243),
     # Known machines without a release: a program for them is recognised, and one named in k3s_binary_map is verified.
-    Release('armv6', ('armv6l', 'armv6', 'armv5tel', 'armel'), None, 32, 'little', 40),
-    Release('386', ('i686', 'i586', 'i386', '386'), None, 32, 'little', 3),
-    Release('ppc64le', ('ppc64le',), None, 64, 'little', 21),
-    Release('ppc64', ('ppc64',), None, 64, 'big', 21),
-    Release('mips64', ('mips64',), None, 64, 'big', 8),
-    Release('mips64le', ('mips64el', 'mips64le'), None, 64, 'little', 8),
-    Release('mips', ('mips',), None, 32, 'big', 8),
-    Release('loong64', ('loongarch64', 'loong64'), None, 64, 'little', 258),
+    Architecture('armv6', ('armv6l', 'armv6', 'armv5tel', 'armel'), None, 32, 'little', 40),
+    Architecture('386', ('i686', 'i586', 'i386', '386'), None, 32, 'little', 3),
+    Architecture('ppc64le', ('ppc64le',), None, 64, 'little', 21),
+    Architecture('ppc64', ('ppc64',), None, 64, 'big', 21),
+    Architecture('mips64', ('mips64',), None, 64, 'big', 8),
+    Architecture('mips64le', ('mips64el', 'mips64le'), None, 64, 'little', 8),
+    Architecture('mips', ('mips',), None, 32, 'big', 8),
+    Architecture('loong64', ('loongarch64', 'loong64'), None, 64, 'little', 258),
 )
-BY_MACHINE = {machine: release for release in RELEASES for machine in release.machines}
+BY_MACHINE = {machine: row for row in ARCHITECTURES for machine in row.machines}
 BINARY_NAMES = frozenset(
-    name for release in RELEASES if release.binary for name in (release.binary, 'k3s-' + release.arch)
+    name for row in ARCHITECTURES if row.binary for name in (row.binary, 'k3s-' + row.arch)
 )
 
 # How archives are compressed, and with which bytes that begins.
@@ -299,7 +300,7 @@ RELEASED_ARCHIVE = 'k3s-airgap-images-'
 
 # The words by which the names of files say for which arch they are.
 ARCH_WORDS = {
-    **{name: release.arch for release in RELEASES for name in (release.arch, *release.machines)},
+    **{name: row.arch for row in ARCHITECTURES for name in (row.arch, *row.machines)},
     'x86-64': 'amd64', 'x64': 'amd64', 'arm64v8': 'arm64', 'armv7': 'arm', 'arm32v7': 'arm',
 }
 # "386" after a dot is part of a version.
@@ -350,7 +351,7 @@ class Host(NamedTuple):
     machine: str
     arch: str
     binary: str
-    release: Release | None  # None for a machine that only k3s_binary_map knows
+    architecture: Architecture | None  # None for a machine that only k3s_binary_map knows
     mapped: bool  # whether the binary's name is from k3s_binary_map
 
     def __str__(self):
@@ -359,7 +360,7 @@ class Host(NamedTuple):
     @property
     def archive_arch(self):
         """What the names of image archives call the host's arch."""
-        return self.release.arch if self.release else self.arch
+        return self.architecture.arch if self.architecture else self.arch
 
     @property
     def platform(self):
@@ -387,19 +388,19 @@ class Elf(NamedTuple):
     @property
     def arch(self):
         """K3s's name of the architecture, or None for one that the table does not hold."""
-        return next((release.arch for release in RELEASES if self.runs_on(release)), None)
+        return next((row.arch for row in ARCHITECTURES if self.runs_on(row)), None)
 
-    def runs_on(self, release):
-        return (self.bits, self.byteorder, self.machine) == (release.bits, release.byteorder, release.elf_machine)
+    def runs_on(self, other):
+        return (self.bits, self.byteorder, self.machine) == (other.bits, other.byteorder, other.elf_machine)
 
 
-def shown(value, limit=60):
+def shown(value: object, limit: int = 60) -> str:
     """Return a value that may be hostile as a short printable text for a message, in which nothing is a template."""
     text = harmless(ascii(str(value)) if isinstance(value, str) else ascii(value))
     return text if len(text) <= limit else f'{text[:limit]}... ({len(str(value))} characters)'
 
 
-def harmless(text):
+def harmless(text: str) -> str:
     """Return *text* with a blank in every mark that begins a template, and control characters as escapes."""
     text = re.sub(r'\{(?=[{%#])', '{ ', text)
     return text if text.isprintable() else ''.join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
@@ -408,7 +409,7 @@ def harmless(text):
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-def refuse_facts(name, facts):
+def refuse_facts(name: str, facts: Mapping) -> None:
     """Raise where *facts*, which the node *name* reports, hold a variable that is the user's to set."""
     taken = next((key for key in facts if str(key).startswith('k3s_artifact_') or key in OTHER_SETTINGS), None)
     if taken is not None:
@@ -438,7 +439,7 @@ def last_line(error):
 # --- machine and arch ------------------------------------------------------------------------------------------------
 
 
-def checked_binary_map(binary_map):
+def checked_binary_map(binary_map: object) -> Mapping:
     """Return *binary_map* if it maps machine names to file names below the artifact directory, else raise."""
     if not isinstance(binary_map, Mapping):
         raise ArtifactError(f'k3s_binary_map must map machine names to file names, it is {shown(binary_map)}. Write it '
@@ -456,7 +457,7 @@ def checked_binary_map(binary_map):
     return binary_map
 
 
-def resolve_host(name, machine, binary_map):
+def resolve_host(name: str, machine: object, binary_map: Mapping) -> Host:
     """Return the :class:`Host` for what the node *name* calls itself.
 
     *machine* may be anything that a node sent. It is used as a key only: the arch and the binary's name come from
@@ -468,28 +469,28 @@ def resolve_host(name, machine, binary_map):
     if not isinstance(machine, str) or not machine:
         raise ArtifactError(f'host {name!r} reports {shown(machine)} as its machine, which is not a machine name. Set '
                             f'k3s_artifact_machine to what `uname -m` prints on it.')
-    release = BY_MACHINE.get(machine)
+    architecture = BY_MACHINE.get(machine)
     if machine in binary_map:
-        machine = next(key for key in binary_map if key == machine)
-        arch = release.arch if release and release.binary else machine
-        return Host(name, machine, arch, binary_map[machine], release, True)
-    if release is None:
+        machine = str(next(key for key in binary_map if key == machine))
+        arch = architecture.arch if architecture and architecture.binary else machine
+        return Host(name, machine, arch, binary_map[machine], architecture, True)
+    if architecture is None:
         raise ArtifactError(f'host {name!r} reports the machine {shown(machine)}, which is unknown: K3s has releases '
                             f'for {release_names()}. If you have a build for it, name its file in k3s_binary_map.')
-    if release.binary is None:
+    if architecture.binary is None:
         raise ArtifactError(f'K3s has no release for the machine {machine} of host {name!r}, only for '
                             f'{release_names()}. If you have a build for it, name its file in k3s_binary_map.')
-    return Host(name, machine, release.arch, release.binary, release, False)
+    return Host(name, machine, architecture.arch, architecture.binary, architecture, False)
 
 
-def release_names():
-    return ', '.join(release.arch for release in RELEASES if release.binary)
+def release_names() -> str:
+    return ', '.join(row.arch for row in ARCHITECTURES if row.binary)
 
 
 # --- ELF -------------------------------------------------------------------------------------------------------------
 
 
-def parse_elf(head):
+def parse_elf(head: bytes) -> Elf:
     """Return the :class:`Elf` of a file that starts with the bytes *head* (64 are enough).
 
     Raise :class:`ArtifactError` with the second half of a sentence ("is an HTML page ...") for everything else.
@@ -515,7 +516,7 @@ def parse_elf(head):
     return Elf(bits, byteorder, elf_type, machine, extent, (phoff, phentsize, phnum), head[7], entry, flags)
 
 
-def parse_segments(elf, table):
+def parse_segments(elf: Elf, table: bytes) -> list[tuple]:
     """Return the segments of *elf* as (type, offset, size in the file); *table* is its program header table."""
     _offset, size, count = elf.segments
     if len(table) < size * count:
@@ -548,8 +549,8 @@ def check_elf(file, size, host):
     elf = parse_elf(file.read(64))
     if elf.type not in ELF_EXECUTABLE_TYPES:
         raise ArtifactError(f'is {ELF_TYPES.get(elf.type, "an ELF file of an unknown type")}, not an executable')
-    if host.release and not elf.runs_on(host.release):
-        wanted = host.release
+    if host.architecture and not elf.runs_on(host.architecture):
+        wanted = host.architecture
         raise ArtifactError(f'is a binary for {elf}, not for {wanted.arch} ({wanted.bits}-bit, '
                             f'{wanted.byteorder}-endian, ELF machine {wanted.elf_machine})')
     if elf.system not in ELF_LINUX:
@@ -568,7 +569,7 @@ def check_elf(file, size, host):
         raise ArtifactError('is a shared library, not an executable')
 
 
-def describe_content(head):
+def describe_content(head: bytes) -> str:
     """Say what a file that is no ELF file seems to be, from its first bytes, as the second half of a sentence."""
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
     if not head:
@@ -610,7 +611,7 @@ def opened(path):
             raise ArtifactError(describe_os_error(path, error)) from error
 
 
-def describe_os_error(path, error):
+def describe_os_error(path: str, error: OSError) -> str:
     if error.errno == errno.ENOENT and os.path.islink(path):
         return f'is a dangling link to {os.readlink(path)}'
     if error.errno == errno.ELOOP:
@@ -622,7 +623,7 @@ def describe_os_error(path, error):
     return f'cannot be read: {error.strerror}'
 
 
-def describe_kind(mode):
+def describe_kind(mode: int) -> str:
     kinds = ((stat.S_ISDIR, 'a directory'), (stat.S_ISFIFO, 'a named pipe'), (stat.S_ISSOCK, 'a socket'),
              (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
     return next((text for test, text in kinds if test(mode)), 'something else')
@@ -738,7 +739,7 @@ class VersionReader:
 # --- checksum lists --------------------------------------------------------------------------------------------------
 
 
-def parse_checksum_list(data):
+def parse_checksum_list(data: bytes) -> dict[str, str | None]:
     """Return the digests of a checksum list by file name: the bytes of the list in, ``{name: digest}`` out.
 
     This is the reader for every list, of the artifact directory and of a download. The last part of a path is the name;
@@ -749,7 +750,7 @@ def parse_checksum_list(data):
     return {name: listed_digest(lines, name) for name in {path.rpartition('/')[2] for path in lines}}
 
 
-def checksum_lines(data):
+def checksum_lines(data: bytes) -> dict[str, str]:
     """Return the digests of a checksum list by path, as it is written there.
 
     A line is what sha256sum prints (64 hexadecimal digits, a blank, a blank or an asterisk, the path) or `sha256sum
@@ -759,13 +760,12 @@ def checksum_lines(data):
     """
     if len(data) > LIST_LIMIT:
         raise ArtifactError(f'is larger than {LIST_LIMIT // MIB} MiB, which no checksum list is', 'list')
-    result = {}
+    result: dict[str, str] = {}
     for number, line in signed_lines(decoded(data).splitlines()):
         if not line.strip() or line.startswith('#'):
             continue
         line = line.rstrip()
-        match = re.fullmatch(r'(?P<digest>[0-9a-fA-F]{64})[ \t][ \t*]?(?P<path>\S.*)|SHA256 ?\((?P<of>.+)\) ?= '
-                              '?(?P<hex>[0-9a-fA-F]{64})', line)
+        match = LIST_LINE.fullmatch(line)
         if not match:
             raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}', 'list')
         path = (match['path'] or match['of']).removeprefix('./')
@@ -779,7 +779,7 @@ def checksum_lines(data):
     return result
 
 
-def decoded(data):
+def decoded(data: bytes) -> str:
     """Return the text of a file that may be UTF-8 or UTF-16, with or without a byte order mark."""
     if data.startswith((b'\xff\xfe', b'\xfe\xff')):
         return data.decode('utf-16', errors='replace')
@@ -788,13 +788,12 @@ def decoded(data):
     return data.decode('utf-8-sig', errors='replace')
 
 
-def signed_lines(lines):
+def signed_lines(lines: list[str]) -> Iterator[tuple[int, str]]:
     """Yield the numbers and texts of the lines that count: all, or those inside a signature (RFC 9580, 7)."""
-    numbered = iter(enumerate(lines, 1))
     if '-----BEGIN PGP SIGNED MESSAGE-----' not in (line.rstrip() for line in lines[:1]):
-        yield from numbered
+        yield from enumerate(lines, 1)
         return
-    next(numbered)
+    numbered = iter(enumerate(lines[1:], 2))
     for _number, line in numbered:  # the headers, to the first blank line
         if not line.strip():
             break
@@ -809,7 +808,7 @@ def signed_lines(lines):
             raise ArtifactError(f'is not signed to its end: line {number} stands behind the signature', 'list')
 
 
-def listed_digest(lines, name, folder=''):
+def listed_digest(lines: Mapping[str, str], name: str, folder: str = '') -> str | None:
     """Return the digest that the *lines* of a list give for the file *name*, or None.
 
     A line that is the name alone comes before one with a path. *folder*: the list is of the folder above, and only
@@ -824,7 +823,7 @@ def listed_digest(lines, name, folder=''):
     return next(iter(found), None)
 
 
-def list_names(path, arch):
+def list_names(path: str, arch: str) -> list[str]:
     """Return the names of the checksum lists that count for the file *path*, best first."""
     return [f'sha256sum-{arch}.txt', 'sha256sum.txt', 'SHA256SUMS', os.path.basename(path) + '.sha256']
 
@@ -892,7 +891,7 @@ class Key(NamedTuple):
     number: bytes = b''  # of a minisign key
 
 
-def parse_key(data):
+def parse_key(data: bytes) -> Key:
     """Return the :class:`Key` in the bytes of a file, or raise the second half of a sentence.
 
     OpenPGP: RFC 9580, 4.2 (packet tags) and 6.2 (armor); keybox: gnupg's kbx/keybox-blob.c; minisign: its manual, "Key
@@ -914,7 +913,7 @@ def parse_key(data):
                         'holds no public key of gpg or minisign', 'key')
 
 
-def minisign_number(data, length):
+def minisign_number(data: bytes, length: int) -> bytes:
     """Return the number of the key in minisign's file with a key or signature of *length* bytes, b'' for others."""
     lines = [line.strip() for line in data.splitlines() if line.strip()]
     try:
@@ -1025,7 +1024,7 @@ def checked_by_gpg(data, signed, key):
         return read_small(f'{folder}/text') if in_the_clear else data
 
 
-def check_status(status, in_the_clear):
+def check_status(status: str, in_the_clear: bool) -> None:
     """Raise what is wrong with a signature, by what gpg says on --status-fd: a good one is needed, and no bad one."""
     words = [line.split()[1:] + [''] for line in status.splitlines() if line.startswith('[GNUPG:] ')]
     kinds = [line[0] for line in words]
@@ -1135,8 +1134,7 @@ def look_into(file, path, size):
 @contextlib.contextmanager
 def unpacked(file, path, head):
     """Yield what reads the plain tar in the open archive *file*, or None where this controller has nothing for that."""
-    suffix = next(suffix for suffix in ARCHIVE_SUFFIXES if path.lower().endswith(suffix))
-    name = ARCHIVE_FORMATS.get(suffix)
+    name = next((name for suffix, name in ARCHIVE_FORMATS.items() if path.lower().endswith(suffix)), None)
     if name and not head.startswith(ARCHIVE_MAGIC[name]):
         raise NotThisFormat(f'is no {name} file, whatever its name says')
     if name is None:
@@ -1245,7 +1243,7 @@ def read_tar(stream):
     return Content('images', '', tuple(sorted(set(platforms(manifests, small)))))
 
 
-def platforms(manifests, configurations):
+def platforms(manifests: Mapping[str, bytes], configurations: Mapping[str, str]) -> list[str]:
     """Return the platforms of the images that an archive holds, () where it does not say.
 
     Of a docker archive those of the configurations that its manifest names; else all that there are, else those that
@@ -1263,14 +1261,14 @@ def platforms(manifests, configurations):
             for platform in [platform_of(entry.get('platform') if isinstance(entry, dict) else None)] if platform]
 
 
-def platform_of(value):
+def platform_of(value: object) -> str | None:
     """Return the platform that a parsed image configuration names, such as linux/arm64, or None."""
     words = [value.get('os'), value.get('architecture')] if isinstance(value, dict) else []
-    known = words and all(isinstance(word, str) and word != 'unknown' for word in words)
-    return '/'.join(words)[:40] if known else None
+    known = [word for word in words if isinstance(word, str) and word != 'unknown']
+    return '/'.join(known)[:40] if len(known) == 2 else None
 
 
-def parse_json(data):
+def parse_json(data: bytes) -> object:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -1376,25 +1374,25 @@ def verified_file(path, host, names, verify, check, root=None, kind='binary', ke
 # --- candidates ------------------------------------------------------------------------------------------------------
 
 
-def candidates(host):
+def candidates(host: Host) -> list[str]:
     """Return the paths, relative to the artifact directory, at which the binary of *host* may be, best first."""
     names = [host.binary] if host.mapped else list(dict.fromkeys((host.binary, 'k3s-' + host.arch, 'k3s')))
     return [os.path.join(folder, name) for folder in (*folders(host), '') for name in names]
 
 
-def folders(host):
+def folders(host: Host) -> list[str]:
     """Return the names that the folder of the host's architecture may have: its arch, its machine, their aliases."""
-    aliases = host.release.machines if host.release and host.release.binary else ()
+    aliases = host.architecture.machines if host.architecture and host.architecture.binary else ()
     return list(dict.fromkeys((host.arch, host.machine, *aliases)))
 
 
-def escapes(root, path):
+def escapes(root: str, path: str) -> bool:
     """Tell whether *path*, with every link followed, is outside the folder *root*."""
     root = os.path.realpath(root)
     return os.path.commonpath((root, os.path.realpath(path))) != root
 
 
-def other_words(name, host):
+def other_words(name: str, host: Host) -> list[str]:
     """Return the names that the file *name* may have for *host*, in lower case, best first.
 
     ``k3s-v1.31.4+k3s1-amd64`` is ``k3s-v1.31.4+k3s1-arm64`` for arm64; a name without an arch has one at its end.
@@ -1408,7 +1406,7 @@ def other_words(name, host):
     return [other.lower() for other in (*(head + word + tail for word in words if word in ARCH_WORDS), *without)]
 
 
-def split_archive(name):
+def split_archive(name: str) -> tuple[str, str, tuple[str, ...]] | None:
     """Return what an archive's file name says: its name without suffix, the suffix, and the archs that it is for.
 
     () where it names none: it is for every host. ``None`` for a file that K3s does not import.
@@ -1420,16 +1418,16 @@ def split_archive(name):
     return stem, suffix, tuple(dict.fromkeys(ARCH_WORDS[word.lower()] for word in ARCH_WORD.findall(stem)))
 
 
-def is_released_archive(path):
+def is_released_archive(path: str) -> bool:
     return os.path.basename(path).startswith(RELEASED_ARCHIVE)
 
 
-def choose_archives(places, arch):
+def choose_archives(places: Iterable[tuple[str, Iterable[str]]], arch: str) -> list[str]:
     """Return the archives for hosts of *arch*, as paths sorted by name.
 
     *places* are (folder, file names) in the order of preference.
     """
-    best = {}
+    best: dict[str, list[tuple[int, int, str]]] = {}
     for rank, (folder, names) in enumerate(places):
         for name in names:
             archive = split_archive(name)
@@ -1439,7 +1437,7 @@ def choose_archives(places, arch):
     return [min(found)[2] for _stem, found in sorted(best.items())]
 
 
-def is_versioned_binary(name):
+def is_versioned_binary(name: str) -> bool:
     """Tell whether a file is called like a K3s binary that somebody saved with its version (k3s-v1.31.4+k3s1-arm64)."""
     return bool(VERSIONED_BINARY.fullmatch(name)) and not name.lower().endswith(NO_BINARY)
 
@@ -1447,8 +1445,10 @@ def is_versioned_binary(name):
 def listing(root):
     """Say which K3s binaries are in the artifact directory, and what each is for, for a message."""
     found = []
+
     def unreadable(error):
         found.append(f'{os.path.relpath(error.filename, root)} {describe_os_error(error.filename, error)}')
+
     for folder, subfolders, names in os.walk(root, onerror=unreadable):
         if os.path.relpath(folder, root).count(os.sep):
             subfolders.clear()
@@ -1502,7 +1502,7 @@ KNOWN_VARIABLES = {
 }
 
 
-def misspelt(variables):
+def misspelt(variables: Iterable) -> list[tuple[str, str]]:
     """Return (name, the known name that it resembles or '') of what is called like ours and is not ours."""
     names = sorted(name for name in variables if isinstance(name, str) and name not in KNOWN_VARIABLES
                    and name.startswith(('k3s_artifact_', 'k3s_bundle_', 'k3s_download_')))

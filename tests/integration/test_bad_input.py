@@ -169,15 +169,15 @@ CASES = [
     Case('core-dump', 'is a core dump, not an executable', '{folder}/k3s-armhf', file(support.elf('arm', type_=4))),
     Case('first-that-exists', 'is an HTML page', '{folder}/arm/k3s-armhf',
          # a good one in a later place is no excuse
-         lambda folder: (armhf(folder), file(HTML, 'arm/k3s-armhf')(folder))),
+         support.in_turn(armhf, file(HTML, 'arm/k3s-armhf'))),
 
     # checksum lists
     Case('digest', 'is not the released file: its SHA-256 is '
          f'{support.hashlib.sha256(support.elf("arm", b"K3s for arm v1.31.4+k3s1 " * 10)).hexdigest()}, '
          f'but sha256sum-arm.txt says {"a1" * 32}', '{folder}/k3s-armhf', checksum_list(f'{"a1" * 32}  k3s-armhf\n')),
     Case('digest-of-a-renamed-one', f'but sha256sum-arm.txt says {"a1" * 32}', '{folder}/k3s',
-         lambda folder: (file(support.elf('arm'), 'k3s')(folder),
-                         file(f'{"a1" * 32}  k3s-armhf\n'.encode(), 'sha256sum-arm.txt')(folder))),
+         support.in_turn(file(support.elf('arm'), 'k3s'),
+                         file(f'{"a1" * 32}  k3s-armhf\n'.encode(), 'sha256sum-arm.txt'))),
     Case('digest-generic-list', f'but sha256sum.txt says {"a1" * 32}', '{folder}/k3s-armhf',
          checksum_list(f'{"a1" * 32}  k3s-armhf\n', 'sha256sum.txt')),
     Case('list-malformed', "the checksum list sha256sum-arm.txt beside it is not a checksum list: line 1 is '<html>",
@@ -220,8 +220,8 @@ CASES = [
          variables={'k3s_version': ['v1']}),
     Case('no-version-required', 'holds no K3s version, so it is perhaps another program',
          '{folder}/k3s-armhf',
-         lambda folder: (file(support.elf('arm', b'ls'))(folder),
-                         file(support.sha256(folder / 'k3s-armhf').encode(), 'k3s-armhf.sha256')(folder)),
+         support.in_turn(file(support.elf('arm', b'ls')), lambda folder: (folder / 'k3s-armhf.sha256').write_text(
+             support.sha256(folder / 'k3s-armhf'))),
          variables={'k3s_artifact_verify': 'required'}),
     Case('name-with-a-template', 'is a binary for amd64', 'k3s-1.2.3-{ { 7*7 }}',
          file(support.elf('amd64'), 'k3s-1.2.3-{{ 7*7 }}')),

@@ -143,7 +143,7 @@ def commands(page):
 @pages
 def test_every_link_of_a_page_leads_somewhere(page):
     for text, target in re.findall(r'\[([^\]]*)\]\(([^)]+)\)', prose(page)):
-        path, _, anchor = target.partition('#')
+        path, _hash, anchor = target.partition('#')
         if '://' in target:
             continue
         there = page.parent / path if path else page
@@ -244,8 +244,8 @@ def test_a_variable_that_is_read_is_not_called_misspelt():
 
 def test_the_table_of_architectures_in_the_readme_is_that_of_the_code():
     assert rows(README, '`uname -m`') == [
-        [', '.join(release.machines), release.arch, f'`{release.binary}`', f'`k3s-airgap-images-{release.arch}.tar…`',
-         f'`sha256sum-{release.arch}.txt`'] for release in k3s.RELEASES if release.binary]
+        [', '.join(row.machines), row.arch, f'`{row.binary}`', f'`k3s-airgap-images-{row.arch}.tar…`',
+         f'`sha256sum-{row.arch}.txt`'] for row in k3s.ARCHITECTURES if row.binary]
 
 
 def test_the_table_of_playbooks_in_the_readme_names_them_all():

@@ -112,7 +112,7 @@ CASES = [
     Case('dir-with-own-arch', ['{folder}/arm64/k3s'], per_arch, variables={
         'airgap_dir': "{{ playbook_dir }}/{{ inventory_hostname }}/{{ lookup('k3s_artifact', 'arch') }}"}),
     Case('dir-first-variable', ['{folder}/first/k3s-arm64'],
-         lambda folder: (flat(folder / 'first'), flat(folder / 'second')),
+         support.in_turn(lambda folder: flat(folder / 'first'), lambda folder: flat(folder / 'second')),
          variables={'k3s_artifact_dir': '{folder}/first', 'airgap_dir': '{folder}/second'}),
     Case('dir-unused-variable-is-not-expanded', ['{folder}/k3s-arm64'],
          variables={'k3s_artifact_dir': '{folder}', 'airgap_dir': '{{ undefined_one }}'}),
@@ -120,7 +120,7 @@ CASES = [
          options={'dir': '{folder}/first'},
          variables={'airgap_dir': '{folder}/gone', 'k3s_artifact_dir': '{{ undefined_one }}'}),
     Case('dir-link', ['{folder}/link/k3s-arm64'],
-         lambda folder: (flat(folder / 'real'), (folder / 'link').symlink_to('real')),
+         support.in_turn(lambda folder: flat(folder / 'real'), lambda folder: (folder / 'link').symlink_to('real')),
          variables={'airgap_dir': '{folder}/link'}),
     Case('playbook-files', ['{parent}/files/k3s-arm64'], variables=NO_DIR),
     Case('playbook-files-images', ['{parent}/files/k3s-airgap-images-arm64.tar.zst'],
@@ -142,7 +142,7 @@ CASES = [
     Case('map', ['{folder}/k3s-armv6'], files('k3s-armv6', arch='arm'), machine='armv6l',
          variables={'k3s_binary_map': {'armv6l': 'k3s-armv6'}}),
     Case('map-folder', ['{folder}/armv6l/mine/k3s'],
-         lambda folder: ((folder / 'armv6l').mkdir(), files('armv6l/mine/k3s', arch='arm')(folder)),
+         support.in_turn(lambda folder: (folder / 'armv6l').mkdir(), files('armv6l/mine/k3s', arch='arm')),
          machine='armv6l', variables={'k3s_binary_map': {'armv6l': 'mine/k3s'}}),
     Case('map-template', ['{folder}/k3s-armv6'], files('k3s-armv6', arch='arm'), machine='armv6l',
          variables={'k3s_binary_map': {'armv6l': 'k3s-{{ build }}'}, 'build': 'armv6'}),
@@ -154,11 +154,11 @@ CASES = [
          variables={'k3s_binary_map': {'aarch64': 'k3s-mine'}}),
     Case('map-of-others', ['{folder}/k3s-arm64'], variables={'k3s_binary_map': {'armv6l': 'k3s-armv6'}}),
     Case('map-link-inside', ['{folder}/k3s-mine'],
-         lambda folder: (flat(folder), (folder / 'k3s-mine').symlink_to('k3s-arm64')),
+         support.in_turn(flat, lambda folder: (folder / 'k3s-mine').symlink_to('k3s-arm64')),
          variables={'k3s_binary_map': {'aarch64': 'k3s-mine'}}),
     Case('map-link-to-the-directory-above', ['{folder}/arm64/k3s-mine'],
-         lambda folder: (flat(folder), (folder / 'arm64').mkdir(),
-                         (folder / 'arm64' / 'k3s-mine').symlink_to('../k3s-arm64')),
+         support.in_turn(flat, lambda folder: (folder / 'arm64').mkdir(),
+                         lambda folder: (folder / 'arm64' / 'k3s-mine').symlink_to('../k3s-arm64')),
          variables={'k3s_binary_map': {'aarch64': 'k3s-mine'}}),
     Case('map-images', ['{folder}/images-armv6l.tar', '{folder}/shared.tar'],
          files('k3s-armv6', 'images-armv6l.tar', 'images-armv7l.tar', 'shared.tar', arch='arm'),
@@ -180,14 +180,14 @@ CASES = [
     Case('list-images-ahead', ['{folder}/k3s-arm64'],
          listed(f'{"a1" * 32}  k3s-arm64-images.tar', f'{"b2" * 32}  k3s', '{good}  k3s-arm64',
                 f'{"c3" * 32}  k3s-arm64.old'), variables=REQUIRED),
-    Case('list-upper-case', ['{folder}/k3s-arm64'], variables=REQUIRED, make=lambda folder: (
-        flat(folder),
-        (folder / 'sha256sum-arm64.txt').write_text(support.sha256(folder / 'k3s-arm64').upper() + '  k3s-arm64\n'))),
+    Case('list-upper-case', ['{folder}/k3s-arm64'], variables=REQUIRED, make=support.in_turn(
+        flat, lambda folder: (folder / 'sha256sum-arm64.txt').write_text(
+            support.sha256(folder / 'k3s-arm64').upper() + '  k3s-arm64\n'))),
     Case('list-renamed', ['{folder}/k3s'],
-         lambda folder: (listed('{good}  k3s-arm64')(folder), (folder / 'k3s-arm64').rename(folder / 'k3s')),
+         support.in_turn(listed('{good}  k3s-arm64'), lambda folder: (folder / 'k3s-arm64').rename(folder / 'k3s')),
          variables=REQUIRED),
-    Case('list-beside-the-file', ['{folder}/arm64/k3s'], variables=REQUIRED, make=lambda folder: (
-        per_arch(folder), (folder / 'sha256sum-arm64.txt').write_text('a list of another folder\n'))),
+    Case('list-beside-the-file', ['{folder}/arm64/k3s'], variables=REQUIRED, make=support.in_turn(
+        per_arch, lambda folder: (folder / 'sha256sum-arm64.txt').write_text('a list of another folder\n'))),
 
     # images
     Case('images-one-of-three', ['{folder}/i-arm64.tar.zst'],
@@ -206,7 +206,7 @@ CASES = [
                           ('s390x', ['alarm.tar', 'g.tar', 'h-s390x.tar']),
                           ('riscv64', ['alarm.tar', 'g.tar'])]],
     Case('images-shared-beside-folders', ['{folder}/arm64/k3s-airgap-images-arm64.tar.zst', '{folder}/shared.tar'],
-         lambda folder: (per_arch(folder), files('shared.tar')(folder)), ('images',)),
+         support.in_turn(per_arch, files('shared.tar')), ('images',)),
     Case('images-own-folder-first', ['{folder}/arm64/i-arm64.tar'],
          files('arm64/i-arm64.tar', 'i-arm64.tar.zst'), ('images',)),
 ]

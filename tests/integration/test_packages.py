@@ -122,8 +122,8 @@ def test_what_git_has_and_no_package_holds_is_for_developers(littered):
     done = subprocess.run(['git', 'ls-files'], cwd=support.ROOT, capture_output=True, text=True, check=False)
     tracked = set(done.stdout.splitlines()) if done.returncode == 0 else product()
     packed = set(content(littered[0]))
-    left = {name for name in tracked - packed if not name.startswith(('tests/', 'benchmarks/', '.'))}
-    assert left <= {'CONTRIBUTING.md', 'Makefile', 'galaxy.yml', 'pyproject.toml', 'setup.cfg'}
+    left = {name for name in tracked - packed if not name.startswith(('tests/', 'benchmarks/', 'changelogs/', '.'))}
+    assert left <= {'CONTRIBUTING.md', 'Makefile', 'galaxy.yml', 'noxfile.py', 'pyproject.toml', 'setup.cfg'}
 
 
 def test_one_place_says_which_version_it_is(littered):
@@ -132,4 +132,19 @@ def test_one_place_says_which_version_it_is(littered):
     for name in ('pyproject.toml', 'Makefile', '.ci/run'):
         assert VERSION not in (support.ROOT / name).read_text(), name
     notes = (support.ROOT / 'CHANGELOG.rst').read_text()
-    assert re.search(rf'(?m)^{re.escape(VERSION)} \(.*\)$', notes), 'CHANGELOG.rst does not say what is in it'
+    assert f'\nv{VERSION}\n====' in notes, 'CHANGELOG.rst does not say what is in it'
+
+
+def test_one_place_says_which_ansible_core_is_supported():
+    project = (support.ROOT / 'pyproject.toml').read_text()
+    rows = re.findall(r'(?m)^"(2\.[0-9]+)" = \["(3\.[0-9]+)", "(3\.[0-9]+)"\]$', project)
+    oldest, newest = rows[0][0], rows[-1][0]
+    assert len(rows) == int(newest[2:]) - int(oldest[2:]) + 1, 'a row is missing'
+    assert f'dependencies = ["ansible-core>={oldest}"]' in project
+    assert f'requires-python = ">={rows[0][1]}"' in project
+    assert yaml.safe_load((support.ROOT / 'meta/runtime.yml').read_text()) == {'requires_ansible': f'>={oldest}.0'}
+    pages = [support.ROOT / 'README.md', support.ROOT / 'CONTRIBUTING.md', *(support.ROOT / 'docs').glob('*.md'),
+             *(support.ROOT / 'plugins').rglob('*.py')]
+    said = {page.name: re.findall(r'ansible-core\s+(2\.[0-9]+)\s+to\s+(2\.[0-9]+)', page.read_text()) for page in pages}
+    assert said['README.md'] and said['CONTRIBUTING.md']
+    assert {spoken for found in said.values() for spoken in found} == {(oldest, newest)}

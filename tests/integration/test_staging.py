@@ -454,7 +454,8 @@ def a_state(chance, folder, paths):
         'foreign': lambda: target.write_bytes(paths[FOREIGN].read_bytes()),
         'text': lambda: target.write_bytes(b'#!/bin/sh'), 'directory': target.mkdir,
         'pipe': lambda: os.mkfifo(target), 'dangling': lambda: target.symlink_to('nowhere'),
-        'link': lambda: ((folder / 'real').write_bytes(right), target.symlink_to(folder / 'real')),
+        'link': support.in_turn(lambda: (folder / 'real').write_bytes(right),
+                                lambda: target.symlink_to(folder / 'real')),
         'to a directory': lambda: target.symlink_to('.'),
         'newer': lambda: target.write_bytes(support.program('k3s version v1.99.0+k3s1 (newer)')),
     }

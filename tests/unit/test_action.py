@@ -27,7 +27,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.collections import ImmutableDict
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import support
@@ -350,7 +350,6 @@ def test_every_shell_understands_every_verb(shell):
 
 @given(st.dictionaries(st.from_regex(r'[a-z]{1,8}', fullmatch=True),
                        st.text(st.characters(blacklist_characters='\0', blacklist_categories=['Cs'])), max_size=3))
-@settings(deadline=None)
 @example({'value': "'; touch /tmp/x; '"})
 @example({'value': '$(id) `id` "\n'})
 def test_any_values_reach_a_program_as_they_are(values):
@@ -684,7 +683,7 @@ class Place:
     def start(self, program, limit=10):
         """Start a program as ansible-core does."""
         text = copy.shell_command(copy.shell_program(program, block=copy.BLOCK, age=copy.STALE, limit=limit,
-                                                       nobody=copy.NOBODY))
+                                                     nobody=copy.NOBODY))
         environment = {**os.environ, 'PATH': f'{self.programs}:{os.environ["PATH"]}'}
         return subprocess.Popen([*self.shell, '-c', text], env=environment, stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -33,10 +33,10 @@ def test_the_candidates_of_a_host_in_their_order(machine, binary_map, expected):
 
 
 def test_the_order_of_the_design_holds_for_every_release():
-    for release in k3s.RELEASES:
-        if release.binary:
-            found = k3s.candidates(k3s.resolve_host('node', release.machines[0], {}))
-            wanted = [f'{release.arch}/{release.binary}', f'{release.arch}/k3s', release.binary, 'k3s']
+    for row in k3s.ARCHITECTURES:
+        if row.binary:
+            found = k3s.candidates(k3s.resolve_host('node', row.machines[0], {}))
+            wanted = [f'{row.arch}/{row.binary}', f'{row.arch}/k3s', row.binary, 'k3s']
             assert sorted(set(wanted), key=found.index) == list(dict.fromkeys(wanted))
             assert not any(name.startswith('/') or '..' in name for name in found)
 

@@ -233,8 +233,8 @@ def test_a_real_program_is_whole_and_every_cut_of_it_is_not():
     with open(path, 'rb') as file:
         data = file.read()
     identity = k3s.parse_elf(data[:64])
-    release = k3s.Release('own', ('own',), 'own', identity.bits, identity.byteorder, identity.machine)
-    own = k3s.Host('node', 'own', 'own', 'own', release, False)
+    architecture = k3s.Architecture('own', ('own',), 'own', identity.bits, identity.byteorder, identity.machine)
+    own = k3s.Host('node', 'own', 'own', 'own', architecture, False)
     k3s.check_elf(io.BytesIO(data), size, own)
     for cut in (1, 3, 17, 51, 63, 64, 65, 1000, size // 3, size // 2, size * 9 // 10, size - 1):
         with pytest.raises(k3s.ArtifactError, match='is cut short: '):

@@ -24,7 +24,7 @@ from ansible import constants as C
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
 from ansible.template import Templar
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import support
@@ -35,11 +35,8 @@ k3s = sys.modules[type(lookup_loader.get('k3s_artifact', loader=DATA_LOADER, tem
 
 
 def examples(count):
-    """Return the settings of a property: *count* examples, the same ones in every run unless a long run is asked
-    for."""
-    longer = os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES')
-    return settings(max_examples=int(longer) if longer else count, derandomize=not longer, deadline=None, database=None,
-                    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    """Return the settings of a property: *count* examples, or as many as a long run asks for."""
+    return settings(max_examples=int(os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES', count)))
 
 
 def ask(term, **variables):

@@ -374,10 +374,7 @@ RESULT = ANY | st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=int(os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES', '300')), derandomize=True, deadline=None,
-    database=None
-)
+@settings(max_examples=int(os.environ.get('K3S_ARTIFACT_FUZZ_EXAMPLES', '300')))
 @given(st.dictionaries(WIDE, RESULT, max_size=4), st.integers(80, 100), WIDE)
 def test_whatever_nodes_say_the_report_stays_in_its_width_and_is_text(results, width, title):
     of_all = [report.host_row(host, result, True) for host, result in results.items()]

@@ -34,15 +34,16 @@ TABLE = [
 def test_a_machine_selects_its_row(machine, arch, binary, bits, byteorder, elf_machine):
     host = k3s.resolve_host('node', machine, {})
     assert (host.name, host.machine, host.arch, host.binary, host.mapped) == ('node', machine, arch, binary, False)
-    assert (host.release.bits, host.release.byteorder, host.release.elf_machine) == (bits, byteorder, elf_machine)
+    own = host.architecture
+    assert (own.bits, own.byteorder, own.elf_machine) == (bits, byteorder, elf_machine)
 
 
 def test_no_other_machine_has_a_release():
-    assert {machine for machine, release in k3s.BY_MACHINE.items() if release.binary} == {row[0] for row in TABLE}
+    assert {machine for machine, row in k3s.BY_MACHINE.items() if row.binary} == {row[0] for row in TABLE}
 
 
 def test_no_machine_is_in_two_rows():
-    machines = [machine for release in k3s.RELEASES for machine in release.machines]
+    machines = [machine for row in k3s.ARCHITECTURES for machine in row.machines]
     assert len(machines) == len(set(machines))
 
 
@@ -53,8 +54,8 @@ def test_the_documented_table_is_the_table_of_the_code():
         if row:
             assert row.group(4) == row.group(2)
             documented[row.group(2)] = (tuple(row.group(1).split(', ')), row.group(3))
-    assert documented == {release.arch: (release.machines, release.binary)
-                          for release in k3s.RELEASES if release.binary}
+    assert documented == {row.arch: (row.machines, row.binary)
+                          for row in k3s.ARCHITECTURES if row.binary}
 
 
 def test_the_documented_choices_are_those_of_the_code():
@@ -113,7 +114,7 @@ def test_the_map_names_the_binary_of_a_machine(machine, name, arch, archive_arch
     host = k3s.resolve_host('node', machine, {machine: name})
     assert (host.machine, host.arch, host.binary, host.mapped, host.archive_arch) == (machine, arch,
                                                                                       name, True, archive_arch)
-    assert (host.release.elf_machine if host.release else None) == elf_machine
+    assert (host.architecture.elf_machine if host.architecture else None) == elf_machine
 
 
 def test_the_map_is_merged_over_the_table():

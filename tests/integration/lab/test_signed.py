@@ -81,6 +81,20 @@ def removed(name):
     return spoil
 
 
+def list_of_arm64(folder, _keys):
+    signing.list_files(folder / 'arm64', 'sha256sum-arm64.txt')
+
+
+def signed_without(name, anew=False):
+    """Return what signs the list without the file *name*; *anew*: the list is made again before."""
+    def spoil(folder, keys):
+        if anew:
+            signing.list_files(folder)
+        signing.without(folder, name)
+        signing.detached(folder, keys, 'good')
+    return spoil
+
+
 def added(name, data=b'#!/bin/sh\n'):
     """Return what adds a file that was not there when the list was made."""
     return replaced(name, data)
@@ -138,7 +152,7 @@ CASES = [
     # what is not
     Case('no-list', 'is in no signed list: there is no SHA256SUMS in {folder}.', unlisted),
     Case('no-list-but-that-of-the-release', 'is in no signed list: there is no SHA256SUMS in {folder}.',
-         lambda folder, keys: (unlisted(folder, keys), signing.list_files(folder / 'arm64', 'sha256sum-arm64.txt'))),
+         support.in_turn(unlisted, list_of_arm64)),
     Case('no-signature', '{folder}/SHA256SUMS has no signature of gpg (no SHA256SUMS.asc and no SHA256SUMS.sig)',
          unsigned),
     Case('no-signature-minisign', '{folder}/SHA256SUMS has no signature of minisign (no SHA256SUMS.minisig)',
@@ -167,15 +181,12 @@ CASES = [
     Case('revoked-key-in-the-clear', 'is signed with a key that is revoked', sign='in_the_clear', key='revoked',
          keyring='revoked.gpg'),
     Case('binary-not-in-the-list', '{folder}/arm64/k3s-arm64 is not in the signed list {folder}/SHA256SUMS.',
-         lambda folder, keys: (removed('arm64/k3s')(folder, keys),
-                               added('arm64/k3s-arm64', support.elf('arm64'))(folder, keys),
-                               signing.list_files(folder), signing.without(folder, 'arm64/k3s-arm64'),
-                               signing.detached(folder, keys, 'good'))),
+         support.in_turn(removed('arm64/k3s'), added('arm64/k3s-arm64', support.elf('arm64')), signed_without(
+             'arm64/k3s-arm64', anew=True))),
     Case('archive-not-in-the-list', 'arch arm64) is not in the signed list {folder}/SHA256SUMS.', terms=('images',),
          spoil=added('arm64/more-images-arm64.tar', support.image_archive('arm64'))),
     Case('script-not-in-the-list', 'arch arm64) is not in the signed list {folder}/SHA256SUMS.', terms=('script',),
-         spoil=lambda folder, keys: (signing.without(folder, 'arm64/k3s-install.sh'),
-                                     signing.detached(folder, keys, 'good'))),
+         spoil=signed_without('arm64/k3s-install.sh')),
     Case('directory-with-an-archive-not-in-the-list', 'arch arm64) is not in the signed list {folder}/SHA256SUMS.',
          terms=('directory',),
          spoil=added('arm64/more-images-arm64.tar', support.image_archive('arm64'))),
@@ -183,8 +194,7 @@ CASES = [
          terms=('directory',)),
     Case('binary-changed', '{folder}/arm64/k3s is not the released file: its SHA-256 is', changed('arm64/k3s')),
     Case('binary-changed-and-its-own-list-too', 'is not the released file',
-         lambda folder, keys: (changed('arm64/k3s')(folder, keys),
-                               signing.list_files(folder / 'arm64', 'sha256sum-arm64.txt'))),
+         support.in_turn(changed('arm64/k3s'), list_of_arm64)),
     Case('archive-changed', 'arch arm64) is not the released file', changed('arm64/k3s-airgap-images-arm64.tar.zst'),
          terms=('images',)),
     Case('script-changed', 'arch arm64) is not the released file', changed('arm64/k3s-install.sh'), terms=('script',)),

@@ -1,0 +1,24 @@
+# Copyright: (c) 2026, k3s-artifact contributors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Both plugins of the collection in a task without a playbook, through pytest-ansible, which finds the collection."""
+
+from __future__ import annotations
+
+import support
+
+
+def test_a_task_without_a_playbook_stages_every_host_its_own_binary_where_the_lookup_says(tmp_path, ansible_adhoc):
+    support.release(tmp_path / 'airgap')
+    own = {f'of-{arch}': {'k3s_artifact_machine': machine, 'k3s_artifact_probe': False, 'airgap_dir': 'airgap',
+                          'k3s_artifact_dest': f"{tmp_path}/{{{{ lookup('airgap.k3s.k3s_artifact', 'arch') }}}}/k3s"}
+           for arch, machine in support.MACHINES.items()}
+    for arch in support.MACHINES:
+        (tmp_path / arch).mkdir()
+    inventory = support.write_inventory(tmp_path / 'inventory.json', own)
+    hosts = ansible_adhoc(inventory=str(inventory), host_pattern='all', connection='local')
+    hosts.options['loader'].set_basedir(str(tmp_path))  # what --playbook-dir does
+    results = getattr(hosts.all, 'airgap.k3s.copy')(src=str(tmp_path / 'airgap' / 'k3s'))
+    assert {host: results[host].get('changed') for host in own} == dict.fromkeys(own, True)
+    for arch in support.MACHINES:
+        assert support.elf_arch(tmp_path / arch / 'k3s') == arch
