@@ -8,11 +8,11 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shlex
 
 import pytest
 import yaml
 
+import pages
 import support
 
 k3s = support.load_plugin('plugins/lookup/k3s_artifact.py')
@@ -116,55 +116,34 @@ def test_every_example_shows_what_its_name_says(examples, arch):
 
 # --- the pages -------------------------------------------------------------------------------------------------------
 
-README, DOCS = support.ROOT / 'README.md', support.ROOT / 'docs'
-PAGES = [README, support.ROOT / 'CONTRIBUTING.md', *sorted(DOCS.glob('*.md'))]
-BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
-pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+every_page = pytest.mark.parametrize('page', pages.PAGES, ids=lambda page: page.name)
 
 
-def prose(page):
-    """Return the text of a page without its blocks of code."""
-    return re.sub(r'^```.*?^```', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
-
-
-def anchors(page):
-    """Return what the headings of a page are called in links to them."""
-    headings = re.findall(r'^#+ (.*)$', prose(page), re.MULTILINE)
-    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
-
-
-def commands(page):
-    """Return the commands of a page, in blocks and in the text, as words."""
-    blocks = [block for language, block in BLOCK.findall(page.read_text()) if language in ('sh', 'console')]
-    inline = re.findall(r'`((?:ansible-\w+|make) [^`]*)`', prose(page))
-    return [shlex.split(line, comments=True) for line in ('\n'.join(blocks).splitlines() + inline)]
-
-
-@pages
+@every_page
 def test_every_link_of_a_page_leads_somewhere(page):
-    for text, target in re.findall(r'\[([^\]]*)\]\(([^)]+)\)', prose(page)):
+    for text, target in re.findall(r'\[([^\]]*)\]\(([^)]+)\)', pages.prose(page)):
         path, _, anchor = target.partition('#')
         if '://' in target:
             continue
         there = page.parent / path if path else page
         assert there.exists(), f'{text}: {target}'
-        assert not anchor or anchor in anchors(there), f'{text}: {target}'
+        assert not anchor or anchor in pages.anchors(there), f'{text}: {target}'
 
 
-@pages
+@every_page
 def test_every_yaml_block_of_a_page_is_yaml_and_every_json_block_is_json(page):
-    for language, block in BLOCK.findall(page.read_text()):
+    for language, block in pages.blocks(page):
         if language == 'yaml':
             assert isinstance(yaml.safe_load(block), (dict, list)), block
         if language == 'json':
             json.loads(block)
 
 
-@pages
+@every_page
 def test_every_command_of_a_page_is_there(page):
     targets = set(re.findall(r'^(\w+):', (support.ROOT / 'Makefile').read_text(), re.MULTILINE))
     playbooks = {path.stem for path in PLAYBOOKS}
-    for words in commands(page):
+    for words in pages.commands(page):
         if words[:1] == ['make']:
             assert words[1] in targets, words
         if words and words[0].startswith('ansible-'):
@@ -175,20 +154,6 @@ def test_every_command_of_a_page_is_there(page):
         if words[:1] == ['ansible-doc']:
             kind = 'lookup' if 'lookup' in words else 'modules'
             assert named and all((support.ROOT / 'plugins' / kind / f'{name}.py').exists() for name in named), words
-
-
-def rows(page, *heads):
-    """Return the rows, as lists of cells, of all tables of *page* whose first head is one of *heads*."""
-    result, inside = [], False
-    for line in prose(page).splitlines():
-        cells = [cell.strip() for cell in line.strip('|').split(' | ')] if line.startswith('| ') else None
-        if cells is None:
-            inside = False
-        elif cells[0] in heads:
-            inside = True
-        elif inside and set(line) != set('| -'):
-            result.append(cells)
-    return result
 
 
 # --- variables -------------------------------------------------------------------------------------------------------
@@ -220,11 +185,11 @@ def variables_in_code():
 
 def variables_of(page):
     """Return the variables in the tables of variables of a page, one for each time that it is there."""
-    return [name for row in rows(page, 'variable') for name in re.findall(r'`(\w+)`', row[0])]
+    return [name for row in pages.rows(page, 'variable') for name in re.findall(r'`(\w+)`', row[0])]
 
 
 def test_every_variable_that_is_read_is_in_one_table_and_no_other_is():
-    common, download, carry = map(variables_of, (DOCS / 'variables.md', DOCS / 'download.md', DOCS / 'carry.md'))
+    common, download, carry = map(variables_of, (pages.DOCS / 'variables.md', pages.DOCS / 'download.md', pages.DOCS / 'carry.md'))
     read = variables_in_code()
     assert {'k3s_artifact_dest', 'k3s_artifact_verify', 'k3s_artifact_report', 'k3s_download_url'} <= read
     of_download = {name for name in read if name.startswith('k3s_download_')}
@@ -239,25 +204,25 @@ def test_a_variable_that_is_read_is_not_called_misspelt():
     assert set(k3s.OTHER_SETTINGS) <= variables_in_code()
 
 
-# --- the README ------------------------------------------------------------------------------------------------------
+# --- the pages.README ------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_of_architectures_in_the_readme_is_that_of_the_code():
-    assert rows(README, '`uname -m`') == [
+    assert pages.rows(pages.README, '`uname -m`') == [
         [', '.join(release.machines), release.arch, f'`{release.binary}`', f'`k3s-airgap-images-{release.arch}.tar…`',
          f'`sha256sum-{release.arch}.txt`'] for release in k3s.RELEASES if release.binary]
 
 
 def test_the_table_of_playbooks_in_the_readme_names_them_all():
-    named = sorted(row[0] for row in rows(README, 'playbook'))
+    named = sorted(row[0] for row in pages.rows(pages.README, 'playbook'))
     assert named == sorted(f'`airgap.k3s.{path.stem}`' for path in PLAYBOOKS)
 
 
 @pytest.fixture(scope='module', name='layout')
 def fixture_layout(tmp_path_factory):
-    """Make the folders that the README shows; return the folder above them."""
+    """Make the folders that the pages.README shows; return the folder above them."""
     folder = tmp_path_factory.mktemp('layout')
-    shown = re.findall(r'^(airgap/\w+)/\{(.*)\}$', README.read_text(), re.MULTILINE)
+    shown = re.findall(r'^(airgap/\w+)/\{(.*)\}$', pages.README.read_text(), re.MULTILINE)
     assert len(shown) == 3
     for place, names in shown:
         arch = place.rpartition('/')[2]
@@ -270,7 +235,7 @@ def fixture_layout(tmp_path_factory):
 
 
 def test_the_layout_of_the_readme_serves_its_inventory_for_an_untouched_k3s_ansible_and_its_task(layout):
-    blocks = BLOCK.findall(README.read_text())
+    blocks = BLOCK.findall(pages.README.read_text())
     task, inventory = (yaml.safe_load(block) for language, block in blocks if language == 'yaml')
     variables = {**inventory, 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required',
                  'k3s_artifact_probe': False}
@@ -351,28 +316,3 @@ def test_what_loads_when_is_as_the_page_says(tmp_path, tasks, staged):
     assert run.rc == 0, run.output
     assert ('k3s_artifact' in run.result('node', 'airgap : stage')) is staged
     assert support.elf_arch(tmp_path / 'k3s') == ('arm64' if staged else 'amd64')
-
-
-# --- messages --------------------------------------------------------------------------------------------------------
-
-
-def sentences():
-    """Return the texts of plugins and playbooks, a NUL for each value that is filled in."""
-    texts = [re.sub(r"' ~ .*? ~ '", '\0', ' '.join(path.read_text().split())) for path in PLAYBOOKS]
-    for path in PLUGINS:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                texts.append(''.join(part.value if isinstance(part, ast.Constant) else '\0' for part in node.values))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.append(node.value)
-    return texts
-
-
-MESSAGES = [text for row in rows(DOCS / 'troubleshooting.md', 'message') for text in re.findall('`([^`]+)`', row[0])]
-
-
-@pytest.mark.parametrize('message', MESSAGES)
-def test_every_message_of_the_page_for_troubles_is_one_of_ours(message):
-    parts = [re.escape(part.strip()) for part in message.split('…') if part.strip()]
-    wanted = re.compile(r'[^.]*?'.join(parts), re.DOTALL)
-    assert any(wanted.search(text) for text in sentences()), message
