@@ -189,7 +189,7 @@ def variables_of(page):
 
 
 def test_every_variable_that_is_read_is_in_one_table_and_no_other_is():
-    common, download, carry = map(variables_of, (pages.DOCS / 'variables.md', pages.DOCS / 'download.md', pages.DOCS / 'carry.md'))
+    common, download, carry = (variables_of(pages.DOCS / f'{name}.md') for name in ('variables', 'download', 'carry'))
     read = variables_in_code()
     assert {'k3s_artifact_dest', 'k3s_artifact_verify', 'k3s_artifact_report', 'k3s_download_url'} <= read
     of_download = {name for name in read if name.startswith('k3s_download_')}
@@ -204,7 +204,7 @@ def test_a_variable_that_is_read_is_not_called_misspelt():
     assert set(k3s.OTHER_SETTINGS) <= variables_in_code()
 
 
-# --- the pages.README ------------------------------------------------------------------------------------------------------
+# --- the README ------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_of_architectures_in_the_readme_is_that_of_the_code():
