@@ -22,7 +22,8 @@ PROGRAMS = Path(sys.executable).parent
 
 
 def run(program, *arguments):
-    env = {**os.environ, 'ANSIBLE_COLLECTIONS_PATH': str(COLLECTIONS), 'PATH': f'{PROGRAMS}{os.pathsep}{os.environ["PATH"]}'}
+    env = {**os.environ, 'ANSIBLE_COLLECTIONS_PATH': str(COLLECTIONS),
+           'PATH': f'{PROGRAMS}{os.pathsep}{os.environ["PATH"]}'}
     subprocess.run([str(PROGRAMS / program), *map(str, arguments)], check=True, env=env)
 
 

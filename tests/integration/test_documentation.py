@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -119,41 +121,26 @@ def test_every_example_shows_what_its_name_says(examples, arch):
 every_page = pytest.mark.parametrize('page', pages.PAGES, ids=lambda page: page.name)
 
 
+# Where the pages are on the forge, for README: it is shown in other places, too.
+FORGE = re.compile(r'https://(?:github\.com|raw\.githubusercontent\.com)/k3s-artifact/k3s-artifact/(?:blob/)?main/')
+
+
 @every_page
 def test_every_link_of_a_page_leads_somewhere(page):
     for text, target in re.findall(r'\[([^\]]*)\]\(([^)]+)\)', pages.prose(page)):
-        path, _, anchor = target.partition('#')
-        if '://' in target:
+        ours = FORGE.match(target)
+        path, _, anchor = target[ours.end() if ours else 0:].partition('#')
+        if '://' in path:
             continue
-        there = page.parent / path if path else page
+        there = (support.ROOT if ours else page.parent) / path if path else page
         assert there.exists(), f'{text}: {target}'
         assert not anchor or anchor in pages.anchors(there), f'{text}: {target}'
 
 
-@every_page
-def test_every_yaml_block_of_a_page_is_yaml_and_every_json_block_is_json(page):
-    for language, block in pages.blocks(page):
-        if language == 'yaml':
-            assert isinstance(yaml.safe_load(block), (dict, list)), block
-        if language == 'json':
-            json.loads(block)
-
-
-@every_page
-def test_every_command_of_a_page_is_there(page):
-    targets = set(re.findall(r'^(\w+):', (support.ROOT / 'Makefile').read_text(), re.MULTILINE))
-    playbooks = {path.stem for path in PLAYBOOKS}
-    for words in pages.commands(page):
-        if words[:1] == ['make']:
-            assert words[1] in targets, words
-        if words and words[0].startswith('ansible-'):
-            assert (support.PROGRAMS / words[0]).exists(), words
-        named = [word.removeprefix('airgap.k3s.') for word in words if word.startswith('airgap.k3s.')]
-        if words[:1] == ['ansible-playbook']:
-            assert set(named) <= playbooks, words
-        if words[:1] == ['ansible-doc']:
-            kind = 'lookup' if 'lookup' in words else 'modules'
-            assert named and all((support.ROOT / 'plugins' / kind / f'{name}.py').exists() for name in named), words
+def test_the_readme_links_work_where_it_is_shown_without_the_repository():
+    """On PyPI and on Galaxy there is nothing beside it."""
+    targets = re.findall(r'\]\(([^)]+)\)', pages.prose(pages.README))
+    assert targets and all('://' in target for target in targets)
 
 
 # --- variables -------------------------------------------------------------------------------------------------------
@@ -207,10 +194,17 @@ def test_a_variable_that_is_read_is_not_called_misspelt():
 # --- the README ------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_architectures_in_the_readme_is_that_of_the_code():
-    assert pages.rows(pages.README, '`uname -m`') == [
+@pytest.mark.parametrize('page', [pages.README, pages.DOCS / 'architectures.md'], ids=lambda page: page.name)
+def test_the_table_of_architectures_is_that_of_the_code(page):
+    assert pages.rows(page, '`uname -m`') == [
         [', '.join(release.machines), release.arch, f'`{release.binary}`', f'`k3s-airgap-images-{release.arch}.tar…`',
          f'`sha256sum-{release.arch}.txt`'] for release in k3s.RELEASES if release.binary]
+
+
+def test_the_page_of_playbooks_has_each_with_a_command():
+    named = {word for words in pages.commands(pages.DOCS / 'playbooks.md') for word in words
+             if word.startswith('airgap.k3s.')}
+    assert named == {f'airgap.k3s.{path.stem}' for path in PLAYBOOKS}
 
 
 def test_the_table_of_playbooks_in_the_readme_names_them_all():
@@ -218,11 +212,14 @@ def test_the_table_of_playbooks_in_the_readme_names_them_all():
     assert named == sorted(f'`airgap.k3s.{path.stem}`' for path in PLAYBOOKS)
 
 
+ARCHS = {'server-x86': 'amd64', 'agent-pi4': 'arm64', 'agent-pi2': 'arm'}  # what is written beside them there
+
+
 @pytest.fixture(scope='module', name='layout')
 def fixture_layout(tmp_path_factory):
-    """Make the folders that the pages.README shows; return the folder above them."""
+    """Make the folders that the README shows, and a checkout of the plugins; return the folder above them."""
     folder = tmp_path_factory.mktemp('layout')
-    shown = re.findall(r'^(airgap/\w+)/\{(.*)\}$', pages.README.read_text(), re.MULTILINE)
+    shown = re.findall(r'^/srv/(airgap/\w+)/\{(.*)\}$', pages.README.read_text(), re.MULTILINE)
     assert len(shown) == 3
     for place, names in shown:
         arch = place.rpartition('/')[2]
@@ -231,29 +228,82 @@ def fixture_layout(tmp_path_factory):
             (folder / place / support.BINARIES[arch]).rename(folder / place / 'k3s')
         (folder / place / 'k3s-install.sh').write_text('#!/bin/sh\n')
         assert sorted(path.name for path in (folder / place).iterdir()) == sorted(names.split(','))
+    (folder / 'plugins').symlink_to(support.ROOT / 'plugins')
     return folder
 
 
-def test_the_layout_of_the_readme_serves_its_inventory_for_an_untouched_k3s_ansible_and_its_task(layout):
-    blocks = BLOCK.findall(pages.README.read_text())
-    task, inventory = (yaml.safe_load(block) for language, block in blocks if language == 'yaml')
-    variables = {**inventory, 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required',
-                 'k3s_artifact_probe': False}
-    hosts = {arch: {**variables, 'k3s_artifact_machine': support.MACHINES[arch],
-                    'k3s_artifact_dest': str(layout / f'{arch}.k3s')} for arch in ('amd64', 'arm64', 'arm')}
+def readme(layout, number):
+    """Return the YAML block of the README with this *number*, its paths those of the layout."""
+    block = pages.blocks(pages.README, 'yaml')[number]
+    return yaml.safe_load(block.text.replace('/srv/airgap', str(layout / 'airgap')))
+
+
+def nodes(layout, inventory):
+    """Write the hosts of the README with the variables of *inventory* as pretend nodes; return the path.
+
+    What the README leaves to real nodes is set for each: its machine, and that it is a folder of this one.
+    """
+    variables = readme(layout, 0)['k3s_cluster']['children']
+    names = [name for group in variables.values() for name in group['hosts']]
+    assert set(names) == set(ARCHS)
+    hosts = {name: {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable,
+                    'k3s_artifact_machine': support.MACHINES[ARCHS[name]], 'k3s_artifact_probe': False,
+                    'k3s_artifact_become': False, 'k3s_artifact_dest': str(layout / name / 'k3s'),
+                    'k3s_artifact_data_dir': str(layout / name)} for name in names}
+    for name in names:
+        (layout / name).mkdir(exist_ok=True)
+    text = {'k3s_cluster': {'hosts': hosts, 'vars': inventory['k3s_cluster']['vars']}}
+    (layout / 'nodes.json').write_text(json.dumps(text))
+    return layout / 'nodes.json'
+
+
+def run_block(layout, containing):
+    """Run the block of commands of the README that contains a text, as it is written there."""
+    block, = [block for block in pages.blocks(pages.README, 'sh') if containing in block.text]
+    subprocess.run(['bash', '-euc', block.text], cwd=layout, check=True)
+
+
+def test_way_one_of_the_readme_stages_every_node_with_its_own_inventory(layout):
+    hosts = nodes(layout, readme(layout, 0))
+    for playbook in ('airgap.k3s.preflight', 'airgap.k3s.stage'):
+        assert f'ansible-playbook -i inventory.yml {playbook}\n' in pages.README.read_text()
+        run = support.play(layout, playbook, hosts=hosts, home='collection')
+        assert run.rc == 0 and 'WARNING' not in run.output and 'no problems' in run.output, run.output
+    for name, arch in ARCHS.items():
+        assert support.elf_arch(layout / name / 'k3s') == arch
+        assert (layout / name / 'k3s-install.sh').exists()
+        assert [path.name for path in (layout / name / 'agent' / 'images').iterdir()] == [
+            f'k3s-airgap-images-{arch}.tar.zst']
+
+
+def test_way_two_of_the_readme_gives_every_node_its_own(layout):
+    run_block(layout, 'cp plugins/action/copy.py')
+    hosts, task = nodes(layout, readme(layout, 0)), readme(layout, 1)[0]
+    mine = {key: value for key, value in task['ansible.legacy.copy'].items() if key not in ('owner', 'group')}
     run = support.play(layout, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'show', 'ansible.builtin.debug': {'msg': '{{ airgap_dir }}'}},
-        {**task[0], 'name': 'check', 'check_mode': True},  # only root may give a file to root
-        {**task[0], 'name': 'above', 'check_mode': True, 'vars': {'airgap_dir': str(layout / 'airgap')}},
-        {'name': 'stage', 'copy': {'src': '{{ airgap_dir }}/k3s', 'dest': '/usr/local/bin/k3s'}}]}], hosts=hosts)
-    assert run.rc == 0, run.output
-    assert 'WARNING' not in run.output
-    for arch in hosts:
-        folder = layout / 'airgap' / arch
-        assert run.result(arch, 'show')['msg'] == str(folder)
-        for name in ('check', 'above'):
-            assert run.result(arch, name)['k3s_artifact']['source'] == str(folder / 'k3s')
-        assert support.elf_arch(layout / f'{arch}.k3s') == arch
+        {**task, 'name': 'check', 'check_mode': True},  # only root may give a file to root
+        {'name': 'stage', 'ansible.legacy.copy': mine}]}], hosts=hosts, home='none')
+    assert run.rc == 0 and 'WARNING' not in run.output, run.output
+    for name, arch in ARCHS.items():
+        assert run.result(name, 'check')['k3s_artifact']['source'] == str(layout / 'airgap' / arch / 'k3s')
+        assert support.elf_arch(layout / name / 'k3s') == arch
+
+
+def test_way_three_of_the_readme_gives_an_untouched_playbook_the_folder_of_every_node(layout):
+    """k3s-ansible's own copy, the built-in one, out of the folder that the inventory names."""
+    run_block(layout, 'playbooks/lookup_plugins')
+    hosts = nodes(layout, readme(layout, 2))
+    tasks = [{'name': 'show', 'ansible.builtin.debug': {'msg': '{{ airgap_dir }}'}}] + [
+        {'name': name, 'ansible.builtin.copy': {'src': '{{ airgap_dir }}/' + name,
+                                                'dest': str(layout) + '/{{ inventory_hostname }}/as-is-' + name}}
+        for name in ('k3s', 'k3s-install.sh')]
+    (layout / 'playbooks' / 'site.yml').write_text(json.dumps([
+        {'hosts': 'k3s_cluster', 'gather_facts': False, 'tasks': tasks}]))
+    run = support.play(layout, 'playbooks/site.yml', hosts=hosts, home='none')
+    assert run.rc == 0 and 'WARNING' not in run.output, run.output
+    for name, arch in ARCHS.items():
+        assert run.result(name, 'show')['msg'] == str(layout / 'airgap' / arch)
+        assert support.elf_arch(layout / name / 'as-is-k3s') == arch
 
 
 # --- the action copy -------------------------------------------------------------------------------------------------
