@@ -23,8 +23,8 @@ GAP = '…'  # in a message, what is filled in
 # What is in the code in words and is nobody's trouble: for -vvv, for the report, parts of a sentence with an entry.
 NO_MESSAGES = (
     r'^put … files', r'^set the attributes$', r'^(stream|install) … from', r's left$',
-    r'^What was at … before|^Nothing is at …$', r'^eval ', r', on a terminal$', r'MB/s, …\)$', r'^K3s … … in … for …\.$',
-    r'^…… …, … files, K3s', r'^without a version$',
+    r'^What was at … before|^Nothing is at …$', r'^eval ', r', on a terminal$', r'MB/s, …\)$',
+    r'^K3s … … in … for …\.$', r'^…… …, … files, K3s', r'^without a version$',
     r'^-o ', r'^… \(…-bit', r'^host … \(machine', r'^become to an unprivileged user$', r'^it holds no K3s binary$',
     r'^k3s_artifact_\w+ to a (folder|file)$', r'^(Left out of|No longer needed on) the', r'^no longer needed$',
     r'^(K3s has -> gets|K3s it (gets|has)|bytes to send)$', r'^-----(BEGIN|END) PGP', r'\(\?P<|\]\{|\\w',
