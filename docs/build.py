@@ -10,6 +10,7 @@ plugins are put together in build/docs/source.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,8 @@ def document_plugins():
     (SOURCE / 'plugins').mkdir()
     run('antsibull-docs', 'collection', '--use-current', '--squash-hierarchy', '--dest-dir', SOURCE / 'plugins',
         'airgap.k3s')
+    for page in (SOURCE / 'plugins').glob('*.rst'):  # the theme has a table of contents of its own
+        page.write_text(re.sub(r'^\.\. contents::\n(   .*\n)*', '', page.read_text(), flags=re.MULTILINE))
 
 
 def main():
