@@ -21,8 +21,3 @@ html_title = 'k3s-artifact'
 html_static_path = ['site.css']
 html_css_files = ['site.css']
 html_copy_source = False
-html_theme_options = {
-    'source_repository': 'https://github.com/k3s-artifact/k3s-artifact/',
-    'source_branch': 'main',
-    'source_directory': 'docs/',
-}

@@ -137,6 +137,14 @@ def test_every_link_of_a_page_leads_somewhere(page):
         assert not anchor or anchor in pages.anchors(there), f'{text}: {target}'
 
 
+def test_every_page_is_in_the_table_of_contents_of_the_site():
+    listed = {line for block in pages.blocks(pages.DOCS / 'index.md', '{toctree}') for line in block.text.splitlines()
+              if line and not line.startswith(':')}
+    assert {page.stem for page in pages.DOCS.glob('*.md')} - {'index'} <= listed
+    assert listed - {page.stem for page in pages.DOCS.glob('*.md')} <= {
+        'fleets', 'plugins/index', 'contributing', 'changelog'}  # what docs/build.py adds
+
+
 def test_the_readme_links_work_where_it_is_shown_without_the_repository():
     """On PyPI and on Galaxy there is nothing beside it."""
     targets = re.findall(r'\]\(([^)]+)\)', pages.prose(pages.README))
