@@ -61,7 +61,7 @@ def test_every_run_of_a_playbook_is_one_that_ansible_understands(site, command):
     # The groups that the demo makes itself, and those of an inventory that ansible.cfg names.
     words = re.sub('.*ignoring: k3s_(pretend_nodes|cluster)', '', done.stdout)
     assert done.returncode == 0 and not re.search('WARNING|ERROR', words), done.stdout
-    variables = [name for name in re.findall(r'-e (\w+)=', command) if name != 'airgap_dir']
+    variables = [name for name in re.findall(r'[ \'](\w+)=', command) if name != 'airgap_dir']
     assert not k3s.misspelt(variables) and all(name.startswith(('k3s_', 'airgap_')) for name in variables)
 
 

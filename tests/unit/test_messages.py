@@ -65,9 +65,9 @@ SAID = [text for text in TEXTS if len([word for word in text.split() if re.searc
 
 
 def pattern(entry):
-    """Return what finds an entry of the page in a sentence: its fixed words, with anything but a stop between."""
-    parts = [re.escape(part.strip()) for part in entry.split(GAP) if part.strip()]
-    return re.compile(r"[^.]*?".join(parts), re.DOTALL)
+    """Return what finds an entry of the page in a sentence: its words, with something that is filled in for each gap."""
+    gap = rf'[^.]*?{GAP}[^.]*?'
+    return re.compile(gap.join(re.escape(part.strip()) for part in entry.split(GAP)), re.DOTALL)
 
 
 def test_there_are_sentences_and_entries():
