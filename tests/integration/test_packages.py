@@ -123,7 +123,8 @@ def test_what_git_has_and_no_package_holds_is_for_developers(littered):
     tracked = set(done.stdout.splitlines()) if done.returncode == 0 else product()
     packed = set(content(littered[0]))
     left = {name for name in tracked - packed if not name.startswith(('tests/', 'benchmarks/', 'changelogs/', '.'))}
-    site = {f'docs/{name}' for name in ('build.py', 'conf.py', 'demo.cast', 'record.py', 'requirements.txt', 'site.css')}
+    site = {f'docs/{name}' for name in ('build.py', 'conf.py', 'demo.cast', 'record.py', 'requirements.txt',
+                                        'site.css')}
     assert left - site <= {'CONTRIBUTING.md', 'Makefile', 'galaxy.yml', 'pyproject.toml', 'setup.cfg'}
 
 

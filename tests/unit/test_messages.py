@@ -65,7 +65,7 @@ SAID = [text for text in TEXTS if len([word for word in text.split() if re.searc
 
 
 def pattern(entry):
-    """Return what finds an entry of the page in a sentence: its words, with something that is filled in for each gap."""
+    """Return what finds an entry of the page in a sentence: its words, with something filled in for each gap."""
     gap = rf'[^.]*?{GAP}[^.]*?'
     return re.compile(gap.join(re.escape(part.strip()) for part in entry.split(GAP)), re.DOTALL)
 
