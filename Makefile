@@ -68,3 +68,12 @@ build/collections: ## Make this repository visible as the collection airgap.k3s
 
 clean:
 	rm -rf .venv .venv-* build
+
+.PHONY: docs
+docs: build/docs-venv/ready ## Build the documentation as a site into build/docs/html
+	build/docs-venv/bin/python docs/build.py
+
+build/docs-venv/ready: docs/requirements.txt
+	$(PYTHON) -m venv build/docs-venv
+	build/docs-venv/bin/python -m pip install --quiet --progress-bar off --requirement docs/requirements.txt
+	@touch $@

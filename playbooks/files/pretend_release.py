@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Make files that look like a K3s release for three architectures, for the demo: pretend_release.py DIRECTORY.
 
-Each binary is a valid ELF header for its machine and nothing more; it is never run.
+One folder for each architecture, the binary as k3s in each, as download leaves them. Each binary is a valid ELF header
+for its machine and nothing more; it is never run.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def main(directory):
         folder = Path(directory) / arch
         archive = f'k3s-airgap-images-{arch}.tar.zst'
         lines = write(folder / archive, b'\x28\xb5\x2f\xfd' + f'pretend image archive for {arch}\n'.encode() * 1000)
-        lines += write(folder / name, elf(bits, machine))
+        lines += write(folder / 'k3s', elf(bits, machine)).replace('  k3s', f'  {name}')
         (folder / f'sha256sum-{arch}.txt').write_text(lines)
-    write(Path(directory) / 'k3s-install.sh', b'#!/bin/sh\necho "This is a pretend install script."\n')
+        write(folder / 'k3s-install.sh', b'#!/bin/sh\necho "This is a pretend install script."\n')
 
 
 if __name__ == '__main__':

@@ -8,11 +8,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
 
+import pages
 import support
 
 k3s = support.load_plugin('plugins/lookup/k3s_artifact.py')
@@ -116,79 +118,37 @@ def test_every_example_shows_what_its_name_says(examples, arch):
 
 # --- the pages -------------------------------------------------------------------------------------------------------
 
-README, DOCS = support.ROOT / 'README.md', support.ROOT / 'docs'
-PAGES = [README, support.ROOT / 'CONTRIBUTING.md', *sorted(DOCS.glob('*.md'))]
-BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
-pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+every_page = pytest.mark.parametrize('page', pages.PAGES, ids=lambda page: page.name)
 
 
-def prose(page):
-    """Return the text of a page without its blocks of code."""
-    return re.sub(r'^```.*?^```', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+# Where the pages are on the forge, for README: it is shown in other places, too.
+FORGE = re.compile(r'https://(?:github\.com|raw\.githubusercontent\.com)/k3s-artifact/k3s-artifact/(?:blob/)?main/')
 
 
-def anchors(page):
-    """Return what the headings of a page are called in links to them."""
-    headings = re.findall(r'^#+ (.*)$', prose(page), re.MULTILINE)
-    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
-
-
-def commands(page):
-    """Return the commands of a page, in blocks and in the text, as words."""
-    blocks = [block for language, block in BLOCK.findall(page.read_text()) if language in ('sh', 'console')]
-    inline = re.findall(r'`((?:ansible-\w+|make) [^`]*)`', prose(page))
-    return [shlex.split(line, comments=True) for line in ('\n'.join(blocks).splitlines() + inline)]
-
-
-@pages
+@every_page
 def test_every_link_of_a_page_leads_somewhere(page):
-    for text, target in re.findall(r'\[([^\]]*)\]\(([^)]+)\)', prose(page)):
-        path, _hash, anchor = target.partition('#')
-        if '://' in target:
+    for text, target in re.findall(r'\[([^\]]*)\]\(([^)]+)\)', pages.prose(page)):
+        ours = FORGE.match(target)
+        path, _hash, anchor = target[ours.end() if ours else 0:].partition('#')
+        if '://' in path:
             continue
-        there = page.parent / path if path else page
+        there = (support.ROOT if ours else page.parent) / path if path else page
         assert there.exists(), f'{text}: {target}'
-        assert not anchor or anchor in anchors(there), f'{text}: {target}'
+        assert not anchor or anchor in pages.anchors(there), f'{text}: {target}'
 
 
-@pages
-def test_every_yaml_block_of_a_page_is_yaml_and_every_json_block_is_json(page):
-    for language, block in BLOCK.findall(page.read_text()):
-        if language == 'yaml':
-            assert isinstance(yaml.safe_load(block), (dict, list)), block
-        if language == 'json':
-            json.loads(block)
+def test_every_page_is_in_the_table_of_contents_of_the_site():
+    listed = {re.sub('.*<(.*)>', r'\1', line) for block in pages.blocks(pages.DOCS / 'index.md', '{toctree}')
+              for line in block.text.splitlines() if line and not line.startswith(':')}
+    assert {page.stem for page in pages.DOCS.glob('*.md')} - {'index'} <= listed
+    assert listed - {page.stem for page in pages.DOCS.glob('*.md')} <= {
+        'fleets', 'plugins/index', 'contributing', 'changelog'}  # what docs/build.py adds
 
 
-@pages
-def test_every_command_of_a_page_is_there(page):
-    targets = set(re.findall(r'^(\w+):', (support.ROOT / 'Makefile').read_text(), re.MULTILINE))
-    playbooks = {path.stem for path in PLAYBOOKS}
-    for words in commands(page):
-        if words[:1] == ['make']:
-            assert words[1] in targets, words
-        if words and words[0].startswith('ansible-'):
-            assert (support.PROGRAMS / words[0]).exists(), words
-        named = [word.removeprefix('airgap.k3s.') for word in words if word.startswith('airgap.k3s.')]
-        if words[:1] == ['ansible-playbook']:
-            assert set(named) <= playbooks, words
-        if words[:1] == ['ansible-doc']:
-            kind = 'lookup' if 'lookup' in words else 'modules'
-            assert named and all((support.ROOT / 'plugins' / kind / f'{name}.py').exists() for name in named), words
-
-
-def rows(page, *heads):
-    """Return the rows, as lists of cells, of all tables of *page* whose first head is one of *heads*."""
-    result, inside = [], False
-    for line in prose(page).splitlines():
-        cells = [cell.strip() for cell in line.strip('|').split(' | ')] if line.startswith('| ') else None
-        if cells is None:
-            inside = False
-        elif cells[0] in heads:
-            inside = True
-        elif inside and set(line) != set('| -'):
-            result.append(cells)
-    return result
+def test_the_readme_links_work_where_it_is_shown_without_the_repository():
+    """On PyPI and on Galaxy there is nothing beside it."""
+    targets = re.findall(r'\]\(([^)]+)\)', pages.prose(pages.README))
+    assert targets and all('://' in target for target in targets)
 
 
 # --- variables -------------------------------------------------------------------------------------------------------
@@ -220,16 +180,16 @@ def variables_in_code():
 
 def variables_of(page):
     """Return the variables in the tables of variables of a page, one for each time that it is there."""
-    return [name for row in rows(page, 'variable') for name in re.findall(r'`(\w+)`', row[0])]
+    return [name for row in pages.rows(page, 'variable') for name in re.findall(r'`(\w+)`', row[0])]
 
 
 def test_every_variable_that_is_read_is_in_one_table_and_no_other_is():
-    readme, download, carry = map(variables_of, (README, DOCS / 'download.md', DOCS / 'carry.md'))
+    common, download, carry = (variables_of(pages.DOCS / f'{name}.md') for name in ('variables', 'download', 'carry'))
     read = variables_in_code()
     assert {'k3s_artifact_dest', 'k3s_artifact_verify', 'k3s_artifact_report', 'k3s_download_url'} <= read
     of_download = {name for name in read if name.startswith('k3s_download_')}
     of_bundle = {name for name in read if name.startswith(('k3s_bundle_', 'k3s_artifact_sign_'))}
-    assert sorted(readme) == sorted(read - of_download - of_bundle)
+    assert sorted(common) == sorted(read - of_download - of_bundle)
     assert sorted(carry) == sorted(of_bundle)
     assert sorted(download) == sorted(of_download | {'k3s_version', 'k3s_artifact_dir', 'airgap_dir'})
 
@@ -242,22 +202,32 @@ def test_a_variable_that_is_read_is_not_called_misspelt():
 # --- the README ------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_architectures_in_the_readme_is_that_of_the_code():
-    assert rows(README, '`uname -m`') == [
+@pytest.mark.parametrize('page', [pages.README, pages.DOCS / 'architectures.md'], ids=lambda page: page.name)
+def test_the_table_of_architectures_is_that_of_the_code(page):
+    assert pages.rows(page, '`uname -m`') == [
         [', '.join(row.machines), row.arch, f'`{row.binary}`', f'`k3s-airgap-images-{row.arch}.tar…`',
          f'`sha256sum-{row.arch}.txt`'] for row in k3s.ARCHITECTURES if row.binary]
 
 
+def test_the_page_of_playbooks_has_each_with_a_command():
+    named = {word for words in pages.commands(pages.DOCS / 'playbooks.md') for word in words
+             if word.startswith('airgap.k3s.')}
+    assert named == {f'airgap.k3s.{path.stem}' for path in PLAYBOOKS}
+
+
 def test_the_table_of_playbooks_in_the_readme_names_them_all():
-    named = sorted(row[0] for row in rows(README, 'playbook'))
+    named = sorted(row[0] for row in pages.rows(pages.README, 'playbook'))
     assert named == sorted(f'`airgap.k3s.{path.stem}`' for path in PLAYBOOKS)
+
+
+ARCHS = {'server-x86': 'amd64', 'agent-pi4': 'arm64', 'agent-pi2': 'arm'}  # what is written beside them there
 
 
 @pytest.fixture(scope='module', name='layout')
 def fixture_layout(tmp_path_factory):
-    """Make the folders that the README shows; return the folder above them."""
+    """Make the folders that the README shows, and a checkout of the plugins; return the folder above them."""
     folder = tmp_path_factory.mktemp('layout')
-    shown = re.findall(r'^(airgap/\w+)/\{(.*)\}$', README.read_text(), re.MULTILINE)
+    shown = re.findall(r'^/srv/(airgap/\w+)/\{(.*)\}$', pages.README.read_text(), re.MULTILINE)
     assert len(shown) == 3
     for place, names in shown:
         arch = place.rpartition('/')[2]
@@ -266,29 +236,82 @@ def fixture_layout(tmp_path_factory):
             (folder / place / support.BINARIES[arch]).rename(folder / place / 'k3s')
         (folder / place / 'k3s-install.sh').write_text('#!/bin/sh\n')
         assert sorted(path.name for path in (folder / place).iterdir()) == sorted(names.split(','))
+    (folder / 'plugins').symlink_to(support.ROOT / 'plugins')
     return folder
 
 
-def test_the_layout_of_the_readme_serves_its_inventory_for_an_untouched_k3s_ansible_and_its_task(layout):
-    blocks = BLOCK.findall(README.read_text())
-    task, inventory = (yaml.safe_load(block) for language, block in blocks if language == 'yaml')
-    variables = {**inventory, 'k3s_artifact_dir': str(layout / 'airgap'), 'k3s_artifact_verify': 'required',
-                 'k3s_artifact_probe': False}
-    hosts = {arch: {**variables, 'k3s_artifact_machine': support.MACHINES[arch],
-                    'k3s_artifact_dest': str(layout / f'{arch}.k3s')} for arch in ('amd64', 'arm64', 'arm')}
+def readme(layout, number):
+    """Return the YAML block of the README with this *number*, its paths those of the layout."""
+    block = pages.blocks(pages.README, 'yaml')[number]
+    return yaml.safe_load(block.text.replace('/srv/airgap', str(layout / 'airgap')))
+
+
+def nodes(layout, inventory):
+    """Write the hosts of the README with the variables of *inventory* as pretend nodes; return the path.
+
+    What the README leaves to real nodes is set for each: its machine, and that it is a folder of this one.
+    """
+    variables = readme(layout, 0)['k3s_cluster']['children']
+    names = [name for group in variables.values() for name in group['hosts']]
+    assert set(names) == set(ARCHS)
+    hosts = {name: {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable,
+                    'k3s_artifact_machine': support.MACHINES[ARCHS[name]], 'k3s_artifact_probe': False,
+                    'k3s_artifact_become': False, 'k3s_artifact_dest': str(layout / name / 'k3s'),
+                    'k3s_artifact_data_dir': str(layout / name)} for name in names}
+    for name in names:
+        (layout / name).mkdir(exist_ok=True)
+    text = {'k3s_cluster': {'hosts': hosts, 'vars': inventory['k3s_cluster']['vars']}}
+    (layout / 'nodes.json').write_text(json.dumps(text))
+    return layout / 'nodes.json'
+
+
+def run_block(layout, containing):
+    """Run the block of commands of the README that contains a text, as it is written there."""
+    block, = [block for block in pages.blocks(pages.README, 'sh') if containing in block.text]
+    subprocess.run(['bash', '-euc', block.text], cwd=layout, check=True)
+
+
+def test_way_one_of_the_readme_stages_every_node_with_its_own_inventory(layout):
+    hosts = nodes(layout, readme(layout, 0))
+    for playbook in ('airgap.k3s.preflight', 'airgap.k3s.stage'):
+        assert f'ansible-playbook -i inventory.yml {playbook}\n' in pages.README.read_text()
+        run = support.play(layout, playbook, hosts=hosts, home='collection')
+        assert run.rc == 0 and 'WARNING' not in run.output and 'no problems' in run.output, run.output
+    for name, arch in ARCHS.items():
+        assert support.elf_arch(layout / name / 'k3s') == arch
+        assert (layout / name / 'k3s-install.sh').exists()
+        assert [path.name for path in (layout / name / 'agent' / 'images').iterdir()] == [
+            f'k3s-airgap-images-{arch}.tar.zst']
+
+
+def test_way_two_of_the_readme_gives_every_node_its_own(layout):
+    run_block(layout, 'cp plugins/action/copy.py')
+    hosts, task = nodes(layout, readme(layout, 0)), readme(layout, 1)[0]
+    mine = {key: value for key, value in task['ansible.legacy.copy'].items() if key not in ('owner', 'group')}
     run = support.play(layout, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'show', 'ansible.builtin.debug': {'msg': '{{ airgap_dir }}'}},
-        {**task[0], 'name': 'check', 'check_mode': True},  # only root may give a file to root
-        {**task[0], 'name': 'above', 'check_mode': True, 'vars': {'airgap_dir': str(layout / 'airgap')}},
-        {'name': 'stage', 'copy': {'src': '{{ airgap_dir }}/k3s', 'dest': '/usr/local/bin/k3s'}}]}], hosts=hosts)
-    assert run.rc == 0, run.output
-    assert 'WARNING' not in run.output
-    for arch in hosts:
-        folder = layout / 'airgap' / arch
-        assert run.result(arch, 'show')['msg'] == str(folder)
-        for name in ('check', 'above'):
-            assert run.result(arch, name)['k3s_artifact']['source'] == str(folder / 'k3s')
-        assert support.elf_arch(layout / f'{arch}.k3s') == arch
+        {**task, 'name': 'check', 'check_mode': True},  # only root may give a file to root
+        {'name': 'stage', 'ansible.legacy.copy': mine}]}], hosts=hosts, home='none')
+    assert run.rc == 0 and 'WARNING' not in run.output, run.output
+    for name, arch in ARCHS.items():
+        assert run.result(name, 'check')['k3s_artifact']['source'] == str(layout / 'airgap' / arch / 'k3s')
+        assert support.elf_arch(layout / name / 'k3s') == arch
+
+
+def test_way_three_of_the_readme_gives_an_untouched_playbook_the_folder_of_every_node(layout):
+    """k3s-ansible's own copy, the built-in one, out of the folder that the inventory names."""
+    run_block(layout, 'playbooks/lookup_plugins')
+    hosts = nodes(layout, readme(layout, 2))
+    tasks = [{'name': 'show', 'ansible.builtin.debug': {'msg': '{{ airgap_dir }}'}}] + [
+        {'name': name, 'ansible.builtin.copy': {'src': '{{ airgap_dir }}/' + name,
+                                                'dest': str(layout) + '/{{ inventory_hostname }}/as-is-' + name}}
+        for name in ('k3s', 'k3s-install.sh')]
+    (layout / 'playbooks' / 'site.yml').write_text(json.dumps([
+        {'hosts': 'k3s_cluster', 'gather_facts': False, 'tasks': tasks}]))
+    run = support.play(layout, 'playbooks/site.yml', hosts=hosts, home='none')
+    assert run.rc == 0 and 'WARNING' not in run.output, run.output
+    for name, arch in ARCHS.items():
+        assert run.result(name, 'show')['msg'] == str(layout / 'airgap' / arch)
+        assert support.elf_arch(layout / name / 'as-is-k3s') == arch
 
 
 # --- the action copy -------------------------------------------------------------------------------------------------
@@ -351,28 +374,3 @@ def test_what_loads_when_is_as_the_page_says(tmp_path, tasks, staged):
     assert run.rc == 0, run.output
     assert ('k3s_artifact' in run.result('node', 'airgap : stage')) is staged
     assert support.elf_arch(tmp_path / 'k3s') == ('arm64' if staged else 'amd64')
-
-
-# --- messages --------------------------------------------------------------------------------------------------------
-
-
-def sentences():
-    """Return the texts of plugins and playbooks, a NUL for each value that is filled in."""
-    texts = [re.sub(r"' ~ .*? ~ '", '\0', ' '.join(path.read_text().split())) for path in PLAYBOOKS]
-    for path in PLUGINS:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                texts.append(''.join(part.value if isinstance(part, ast.Constant) else '\0' for part in node.values))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.append(node.value)
-    return texts
-
-
-MESSAGES = [text for row in rows(DOCS / 'troubleshooting.md', 'message') for text in re.findall('`([^`]+)`', row[0])]
-
-
-@pytest.mark.parametrize('message', MESSAGES)
-def test_every_message_of_the_page_for_troubles_is_one_of_ours(message):
-    parts = [re.escape(part.strip()) for part in message.split('…') if part.strip()]
-    wanted = re.compile(r'[^.]*?'.join(parts), re.DOTALL)
-    assert any(wanted.search(text) for text in sentences()), message
