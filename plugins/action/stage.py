@@ -23,14 +23,13 @@ from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
-    checked_path, checked_switch, plain)
+    checked_path, checked_switch, kept, plain)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
 LOOKUP = 'airgap.k3s.k3s_artifact'
 lookup_loader.get(LOOKUP, class_only=True)  # once in Ansible's own process, not again in that of each host
 
-STEPS = ('look', 'send', 'place', 'check')
 DATA_DIRECTORY = '/var/lib/rancher/k3s'
 MODES = {'binary': '0755', 'script': '0755', 'archive': '0644'}
 # A K3s that is restarted between two renames finds the images of both releases, and the new binary only with its own.
@@ -93,9 +92,10 @@ def misspelt(name, near):
 def file_row(job, node=None, planned=None):
     """Return what a report says of one file."""
     row = {'kind': job.kind, 'dest': job.dest, 'installed': '', 'action': '', 'bytes_to_send': 0, 'came': '',
-           'free': None, **{name: getattr(job.artifact, name) for name in ARTIFACT_FIELDS}}
+           'free': None, 'previous': '', **{name: getattr(job.artifact, name) for name in ARTIFACT_FIELDS}}
     if planned:
-        row.update(installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send, free=node.free)
+        row.update(installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send, free=node.free,
+                   previous=kept(job, planned))
     return row
 
 
@@ -103,7 +103,7 @@ def sent_entry(job, node, planned, sent):
     """Return what the step "place" has to know of a file that waits on the node, or whose attributes are to be set."""
     return {'kind': job.kind, 'source': job.artifact.source, 'dest': job.dest, 'size': job.artifact.size,
             'sha256': job.artifact.sha256, 'owner': job.owner, 'machine': node.machine,
-            'uid': node.status.get('uid'), 'gid': node.status.get('gid'),
+            'uid': node.status.get('uid'), 'gid': node.status.get('gid'), 'keeps': job.keeps,
             'waiting': sent['waiting'], 'token': sent['token'], 'came': 'pushed' if planned.to_send else 'there'}
 
 
@@ -128,7 +128,8 @@ def part_of_entry(entry):
     if texts['waiting'] and not Delivery.is_waiting(texts['waiting'], texts['token']):
         return None
     artifact = SimpleNamespace(source=texts['source'], size=size, sha256=texts['sha256'])
-    job = Job(artifact, texts['kind'], texts['dest'], MODES[texts['kind']], owner, owner, trial=False)
+    job = Job(artifact, texts['kind'], texts['dest'], MODES[texts['kind']], owner, owner, trial=False,
+              keeps=entry.get('keeps') is True)
     status = {} if None in (uid, gid) else {'uid': uid, 'gid': gid}
     return job, SimpleNamespace(machine=texts['machine'], status=status), texts['waiting'], texts['token']
 
@@ -188,6 +189,8 @@ class Findings:
 
 class ActionModule(ActionBase):
 
+    NAME, STEPS = 'stage', ('look', 'send', 'place', 'check')
+
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         self._vars = task_vars
@@ -199,9 +202,9 @@ class ActionModule(ActionBase):
         """Return the step that the task asks for and, in a list, the result of the step that it goes on from."""
         unknown = set(self._task.args) - {'step', 'of'}
         step, name = self._task.args.get('step', 'look'), self._task.args.get('of')
-        if unknown or step not in STEPS:
-            raise AnsibleActionFail(f'stage takes the options step, which is one of {", ".join(STEPS)}, and of. '
-                                    f'It got {self._task.args!r}.')
+        if unknown or step not in self.STEPS:
+            raise AnsibleActionFail(f'{self.NAME} takes the options step, which is one of {", ".join(self.STEPS)}, and '
+                                    f'of. It got {self._task.args!r}.')
         if step == 'look':
             return step, []
         if not name or not isinstance(self._vars.get(name), Mapping):  # as it is: what a node said could be a template
@@ -233,8 +236,8 @@ class ActionModule(ActionBase):
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
         self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch)
         if self._connection._shell.SHELL_FAMILY != 'sh' or self._is_become_unprivileged():
-            raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set '
-                               f'k3s_artifact_become: false to stage as the user who logs in.')
+            raise StagingError(f'{self._host}: {self.NAME} needs a POSIX shell, and root or the user who logs in. Set '
+                               f'k3s_artifact_become: false to do it as the user who logs in.')
         self._lookup.prepare(self._vars)
         self._folder = os.path.dirname(self._path('k3s_artifact_dest', INSTALL_PATH))
         self._is_told = self._lookup.get_option('machine')
@@ -252,10 +255,11 @@ class ActionModule(ActionBase):
         lookup = self._lookup
         with found.noted():
             trial, downgrade = self._switch('k3s_artifact_probe', True), self._switch('k3s_artifact_downgrade', False)
+            keeps = self._switch('k3s_artifact_keep_previous', False)
             artifact = lookup.binary()
             found.known['version'] = artifact.version
             job = self._job(artifact, 'binary', self._path('k3s_artifact_dest', INSTALL_PATH))
-            found.jobs.append(job._replace(trial=trial, downgrade=downgrade))
+            found.jobs.append(job._replace(trial=trial, downgrade=downgrade, keeps=keeps))
         with found.noted():
             artifact = lookup.script()
             if artifact:

@@ -1,0 +1,215 @@
+# Copyright: (c) 2026, k3s-artifact contributors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""After the first install: one step back, what is no longer needed, and whether K3s has imported its images.
+
+Pretend nodes, folders of this machine, whose programs can be cut off at any call.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+import support
+
+# The pretend nodes are those of another file of tests.
+pretend = support.load_plugin('tests/integration/test_stage_action.py')
+NODES, looked, recap = pretend.NODES, pretend.looked, pretend.recap
+
+OLD, NEW = 'v1.30.8+k3s1', 'v1.31.4+k3s1'
+KEEP = ('-e', 'k3s_artifact_keep_previous=true')
+PRUNE = ('-e', 'k3s_artifact_prune=true')
+CHANGING = ('ln', 'mv', 'rm', 'chmod', 'sync')  # what a power cut may come before or after
+
+
+def k3s(version):
+    return support.program(f'k3s version {version} (abcdef12)', body=f'\0{version}\0'.encode() + bytes(200000))
+
+
+class SecondDay(pretend.Cluster):
+    """A cluster on which the release OLD runs, with NEW in the artifact directory."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.binary.write_bytes(k3s(NEW))
+        self.old, self.new = k3s(OLD), self.binary.read_bytes()
+        for name in NODES:
+            self.installed(name).write_bytes(self.old)
+            self.installed(name).chmod(0o755)
+
+    def installed(self, name):
+        return self.node(name) / 'bin' / 'k3s'
+
+    def previous(self, name):
+        return self.node(name) / 'bin' / 'k3s.previous'
+
+    def images(self, name):
+        return self.node(name) / 'k3s' / 'agent' / 'images'
+
+    def cut(self, number, when, files):
+        """End the shell of the node "bad" at the given call of a program that changes *files*: before or after it."""
+        for name in CHANGING:
+            self.program(name, f'''case "$*" in *nodes/bad/{files})
+                n=$(cat {self.folder}/count 2>/dev/null || echo 0); n=$((n + 1)); echo $n >{self.folder}/count
+                if [ $n = {number} ]; then [ {when} = before ] || $real "$@"; kill -9 $PPID; exit 1; fi ;; esac''')
+        (self.folder / 'count').unlink(missing_ok=True)
+
+    def mend(self):
+        """Take the programs away that cut it off; return how often they were called."""
+        shutil.rmtree(self.folder / 'programs')
+        return int((self.folder / 'count').read_text()) if (self.folder / 'count').exists() else 0
+
+    def hidden(self, name):
+        return [path.name for path in self.node(name).rglob('.*')]
+
+
+@pytest.fixture(name='cluster')
+def fixture_cluster(tmp_path):
+    return SecondDay(tmp_path)
+
+
+def problems(run, name, task='Look at what each host goes back to'):
+    return run.result(name, task)['k3s_artifact']['problems']
+
+
+# --- one step back ---------------------------------------------------------------------------------------------------
+
+
+def test_what_an_upgrade_replaces_stays_as_a_link_and_rollback_puts_it_back_on_all_hosts(cluster):
+    inodes = {name: cluster.installed(name).stat().st_ino for name in NODES}
+    checked = cluster.run('airgap.k3s.stage', '--check', *KEEP)
+    assert looked(checked, 'good')['files'][0]['previous'] == str(cluster.previous('good'))
+    assert not cluster.previous('good').exists()
+    run = cluster.run('airgap.k3s.stage', *KEEP)
+    assert run.rc == 0, run.output
+    for name in NODES:
+        assert cluster.installed(name).read_bytes() == cluster.new
+        assert (cluster.previous(name).read_bytes(), cluster.previous(name).stat().st_ino) == (cluster.old, inodes[name])
+    again = cluster.run('airgap.k3s.stage', *KEEP)
+    assert again.changed() == 0 and cluster.previous('good').stat().st_ino == inodes['good']
+
+    checked = cluster.run('airgap.k3s.rollback', '--check')
+    assert checked.rc == 0 and {counts['changed'] for counts in recap(checked).values()} == {1}, checked.output
+    assert cluster.installed('good').read_bytes() == cluster.new
+    back = cluster.run('airgap.k3s.rollback')
+    assert back.rc == 0, back.output
+    assert {counts['changed'] for counts in recap(back).values()} == {1}
+    for name in NODES:
+        assert (cluster.installed(name).stat().st_ino, cluster.previous(name).exists()) == (inodes[name], False)
+        assert cluster.hidden(name) == []
+    shown = ' '.join(back.output.split())
+    assert f'{NEW} -> {OLD}' in shown and 'does not support going back across a change of its datastore' in shown
+    assert 'cluster-reset-restore-path' in shown
+    nothing = cluster.run('airgap.k3s.rollback')
+    assert nothing.rc != 0 and 'so there is no binary to go back to' in problems(nothing, 'good')[0]
+
+
+@pytest.mark.parametrize('task, kept', [({}, True), ({'backup': True}, False), ({'mode': 'u=rwx'}, False)],
+                         ids=['staged', 'backup', 'symbolic mode'])
+def test_a_copy_task_keeps_it_too_or_is_an_error(cluster, task, kept):
+    variables = {**cluster.hosts['good'], 'k3s_artifact_keep_previous': 'yes'}
+    run = support.play(cluster.folder, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'stage', 'copy': {'src': str(cluster.binary), 'dest': '/usr/local/bin/k3s', **task}}]}],
+        hosts={'good': variables})
+    result = run.result('good', 'stage')
+    if kept:
+        assert run.rc == 0, run.output
+        assert result['k3s_artifact']['previous'] == str(cluster.previous('good'))
+        assert cluster.previous('good').read_bytes() == cluster.old
+    else:
+        assert run.rc != 0 and 'is for copy of ansible-core, which keeps no' in result['msg']
+        assert cluster.installed('good').read_bytes() == cluster.old
+
+
+def test_what_was_kept_before_is_replaced_only_by_what_is_replaced_now(cluster):
+    cluster.run('airgap.k3s.stage', *KEEP)
+    newer = k3s('v1.32.0+k3s1')
+    cluster.binary.write_bytes(newer)
+    assert cluster.run('airgap.k3s.stage', *KEEP).rc == 0
+    assert (cluster.previous('good').read_bytes(), cluster.installed('good').read_bytes()) == (cluster.new, newer)
+    cluster.installed('good').unlink()
+    assert cluster.run('airgap.k3s.stage', *KEEP).rc == 0
+    assert cluster.previous('good').read_bytes() == cluster.new
+
+
+def test_a_binary_that_cannot_be_kept_is_not_replaced(cluster):
+    cluster.previous('bad').mkdir()
+    run = cluster.run('airgap.k3s.stage', *KEEP)
+    assert run.rc != 0 and 'cannot be kept as' in run.output and cluster.installed('bad').read_bytes() == cluster.old
+    cluster.previous('bad').rmdir()
+    assert cluster.run('airgap.k3s.stage', *KEEP).rc == 0
+    assert cluster.previous('bad').read_bytes() == cluster.old
+
+
+def does_not_run(path):
+    path.write_bytes(support.program('Exec format error', status=126))
+
+
+def another_architecture(path):
+    path.write_bytes(support.elf('s390x'))
+
+
+def no_file(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize('spoil, said', [
+    (does_not_run, 'does not run there: it names no release of K3s'),
+    (another_architecture, 'is a program for s390x, and the node is'),
+    (no_file, r'k3s.previous is no file (directory)'),
+    (lambda path: path.unlink(), 'so there is no binary to go back to'),
+], ids=['does not run', 'architecture', 'no file', 'absent'])
+def test_one_host_that_cannot_go_back_keeps_all_hosts_where_they_are(cluster, spoil, said):
+    cluster.run('airgap.k3s.stage', *KEEP)
+    spoil(cluster.previous('bad'))
+    run = cluster.run('airgap.k3s.rollback')
+    assert run.rc != 0 and said in problems(run, 'bad')[0], run.output
+    assert recap(run) == {name: {'changed': 0, 'unreachable': 0, 'failed': int(name == 'bad')} for name in NODES}
+    assert all(cluster.installed(name).read_bytes() == cluster.new for name in NODES)
+    assert all(cluster.previous(name).read_bytes() == cluster.old for name in ('good', 'other'))
+
+
+def test_a_binary_that_was_exchanged_since_it_was_looked_at_is_not_put_back(cluster):
+    cluster.run('airgap.k3s.stage', *KEEP)
+    tasks = [{'name': 'look', 'airgap.k3s.rollback': {'step': 'look'}, 'register': 'looked'},
+             {'name': 'meanwhile', 'ansible.builtin.command': f'cp /bin/true {cluster.previous("bad")}'},
+             {'name': 'place', 'airgap.k3s.rollback': {'step': 'place', 'of': 'looked'}}]
+    run = cluster.run([{'hosts': 'bad', 'gather_facts': False, 'tasks': tasks}])
+    assert 'was changed or taken away since it was looked at. Run again' in problems(run, 'bad', 'place')[0]
+    assert cluster.installed('bad').read_bytes() == cluster.new
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+@pytest.mark.parametrize('playbook', ['stage', 'rollback'])
+def test_a_power_cut_at_any_call_loses_neither_binary_and_the_next_run_completes(cluster, playbook, when):
+    """The shell of one node is killed at each call in turn that changes something."""
+    if playbook == 'rollback':
+        assert cluster.run('airgap.k3s.stage', *KEEP).rc == 0
+    before = cluster.folder / 'before'
+    shutil.copytree(cluster.folder / 'nodes', before, symlinks=True)
+    # What happens to a file while it is sent is the same with and without an older one that is kept.
+    arguments = (f'airgap.k3s.{playbook}', '--limit', 'bad', *KEEP)
+    number = 0
+    while True:
+        number += 1
+        shutil.rmtree(cluster.folder / 'nodes')
+        shutil.copytree(before, cluster.folder / 'nodes', symlinks=True)
+        cluster.cut(number, when, 'bin/*' if playbook == 'rollback' else 'bin/k3s | *previous*')
+        run = cluster.run(*arguments)
+        calls = cluster.mend()
+        whole = [path.read_bytes() for path in (cluster.installed('bad'), cluster.previous('bad')) if path.is_file()]
+        assert set(whole) <= {cluster.old, cluster.new} and cluster.old in whole, (number, run.output)
+        assert cluster.installed('bad').read_bytes() in (cluster.old, cluster.new)
+        if calls < number:
+            break
+        again = cluster.run(*arguments)
+        assert again.rc == 0 or playbook == 'rollback' and run.rc == 0, (number, again.output)
+        there = cluster.installed('bad').read_bytes(), cluster.previous('bad').exists()
+        assert there == ((cluster.new, True) if playbook == 'stage' else (cluster.old, False)), number
+        if playbook == 'stage':
+            assert cluster.previous('bad').read_bytes() == cluster.old
+        assert cluster.hidden('bad') == [], number
+    assert number > 3
