@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -22,8 +23,8 @@ from ansible.utils.unsafe_proxy import wrap_var
 from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
-    checked_path, checked_switch, kept, plain)
+    ARCHIVE_SUFFIXES, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
+    answers, checked_path, checked_switch, kept, plain, said, shell_program)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
@@ -35,8 +36,42 @@ MODES = {'binary': '0755', 'script': '0755', 'archive': '0644'}
 # A K3s that is restarted between two renames finds the images of both releases, and the new binary only with its own.
 PLACED = ('archive', 'script', 'binary')
 RELEASED_ARCHIVE = 'k3s-airgap-images-'
+# What K3s calls its own archives: architecture and version are all that may differ.
+OWN_ARCHIVE = re.compile(r'k3s-airgap-images(-({}|v?[0-9][\w.+]*))+({})'.format(
+    '|'.join(map(re.escape, k3s_artifact.ARCH_WORDS)), '|'.join(map(re.escape, ARCHIVE_SUFFIXES))), re.ASCII)
 ARTIFACT_FIELDS = ('source', 'size', 'sha256', 'verified', 'version')
 LONGEST_PROBLEM = 4000  # characters
+
+# Remove image archives that are no longer needed. Those that K3s does not call so are removed only if an earlier run has
+# noted them, above the folder, with inode, time and size: then a run has put them there, and nobody else since.
+#   takes   folder; own and others: names, one a line; here: names of this run to note; only: "look" removes nothing
+#   answers pruned for each that is removed, kept (name: reason) for each that cannot be
+PRUNE = COMMON + r'''
+record=${folder%/*}/.k3s-artifact-placed
+of_file() { printf '%s %s\n' "$(stat -c '%i %Y %s' "$folder/$1")" "$1"; }
+is_noted() { [ -f "$record" ] && [ ! -L "$record" ] && grep -Fxq -e "$(of_file "$1")" "$record"; }
+remove() {
+    if [ ! -f "$folder/$1" ]; then return
+    elif [ "$only" = look ]; then say pruned "$1"
+    elif e=$(rm -f "$folder/$1" 2>&1); then say pruned "$1"
+    else say kept "$1: $(printf %s "$e" | tr '\n' ' ')"
+    fi
+}
+each() { [ -z "$1" ] || printf '%s\n' "$1"; }
+each "$own" | while IFS= read -r n; do remove "$n"; done
+each "$others" | while IFS= read -r n; do if [ -f "$folder/$n" ] && is_noted "$n"; then remove "$n"; fi; done
+if [ "$only" != look ]; then
+    rm -f "$record".*
+    { each "$here" | while IFS= read -r n; do if [ -f "$folder/$n" ]; then of_file "$n"; fi; done
+      if [ -f "$record" ] && [ ! -L "$record" ]; then
+          while read -r i t s n; do
+              if [ -f "$folder/$n" ] && [ "$(of_file "$n")" = "$i $t $s $n" ]; then of_file "$n"; fi
+          done <"$record"
+      fi; } 2>/dev/null | sort -u >"$record.$$"
+    if [ -s "$record.$$" ]; then mv -f "$record.$$" "$record"; else rm -f "$record.$$" "$record"; fi
+fi 2>/dev/null
+say end yes
+'''
 
 
 # --- plain data ------------------------------------------------------------------------------------------------------
@@ -82,6 +117,18 @@ def superseded(there, new):
     released = RELEASED_ARCHIVE if any(name.startswith(RELEASED_ARCHIVE) for name in stems) else '/'
     return sorted(name for name in set(there) - set(new)
                   if stem(name) and (stem(name) in stems or name.startswith(released)))
+
+
+def image_names(rows):
+    """Return the names of the image archives among the *rows* of a host's files."""
+    return sorted(os.path.basename(str(row.get('dest'))) for row in rows if row.get('kind') == 'archive')
+
+
+def prunable(there, new):
+    """Return (own, others): what of :func:`superseded` has a name of K3s's own, and what has not. A list of each."""
+    names = [name for name in superseded(there, new) if re.fullmatch(r'[^./\0\n][^/\0\n]*', name)]
+    return [name for name in names if OWN_ARCHIVE.fullmatch(name)], [
+        name for name in names if not OWN_ARCHIVE.fullmatch(name) and not name.startswith(RELEASED_ARCHIVE)]
 
 
 def misspelt(name, near):
@@ -154,7 +201,7 @@ class Findings:
         self.known = known or {
             'host': host, 'machine': '', 'arch': '', 'problems': [], 'warnings': [], 'unreachable': False,
             'directory': '', 'node_version': '', 'version': '', 'bytes_to_send': 0, 'free': None, 'left_out': [],
-            'superseded': [], 'files': []}
+            'superseded': [], 'pruned': [], 'files': []}
         self.jobs = []
         self.parts = []  # (job, node, plan)
 
@@ -296,8 +343,9 @@ class ActionModule(ActionBase):
                 if planned.refusal:
                     raise StagingError(f'{self._host}: {planned.refusal}.')
         beside = {name for _job, node, _planned in found.parts for name in node.beside}
-        new = [os.path.basename(job.dest) for job in found.jobs if job.kind == 'archive']
-        found.known['superseded'] = superseded(beside, new)
+        found.known['superseded'] = superseded(beside, image_names(found.known['files']))
+        with found.noted():
+            self._prune(found, only='look')
         for sentence in missing_room(found.parts):
             found.note(f'{self._host}: {sentence}.')
         free = [node.free for _job, node, _planned in found.parts if node.free is not None]
@@ -340,7 +388,7 @@ class ActionModule(ActionBase):
     def _place(self, sent):
         found = Findings(self._host, known_of(sent))
         if self._task.check_mode or found.problems:
-            changes = any(row['action'] != 'nothing' for row in found.known['files'])
+            changes = any(row['action'] != 'nothing' for row in found.known['files']) or bool(found.known.get('pruned'))
             return found.result(changed=changes and not found.problems)
         entries = sent.get('sent')
         parts = [part_of_entry(entry) for entry in entries] if isinstance(entries, list) else [None]
@@ -361,7 +409,33 @@ class ActionModule(ActionBase):
         elif found.problems:
             found.note(f'{self._host}: the connection broke while the files were put in place. Run again, which finds '
                        f'out what it has.')
-        return found.result(changed=done > 0)
+        if not found.problems:
+            with found.noted():
+                self._prepare(found.known.get('machine'))
+                self._prune(found)
+        return found.result(changed=done > 0 or bool(found.known['pruned']))
+
+    def _prune(self, found, only=''):
+        """Remove what the image archives of the host supersede, or with *only* "look" say what would be removed."""
+        if not self._switch('k3s_artifact_prune', False):
+            return
+        new = image_names(found.known['files'])
+        own, others = prunable(filter(None, map(to_text, found.known['superseded'])), new)
+        found.known['pruned'] = []
+        if not own and not others and (only or all(map(OWN_ARCHIVE.fullmatch, new))):
+            return
+        folder = checked_path(self._host, *images_directory(self._lookup.setting))
+        word, what = secrets.token_hex(8), f'remove what is no longer needed from {folder}'
+        here = [name for name in new if not OWN_ARCHIVE.fullmatch(name)]
+        values = {name: '\n'.join(names) for name, names in (('own', own), ('others', others), ('here', here))}
+        result = self._delivery._ask(shell_program(PRUNE, word=word, folder=folder, only=only, **values), word, what)
+        found_there = answers(result['stdout'], word)
+        if 'end' not in found_there:
+            raise StagingError(f'{self._host}: cannot {what}: {said(result)}. Everything else is in place. Run again.')
+        found.known['pruned'] = [name for name in found_there.get('pruned', []) if name in own or name in others]
+        for entry in found_there.get('kept', []):
+            found.note(f'{self._host}: an image archive in {folder} is no longer needed and cannot be removed, {entry}. '
+                       f'Everything else is in place.')
 
     # --- check
 

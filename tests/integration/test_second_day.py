@@ -213,3 +213,93 @@ def test_a_power_cut_at_any_call_loses_neither_binary_and_the_next_run_completes
             assert cluster.previous('bad').read_bytes() == cluster.old
         assert cluster.hidden('bad') == [], number
     assert number > 3
+
+
+# --- what is no longer needed ----------------------------------------------------------------------------------------
+
+ARCHIVE = f'k3s-airgap-images-{support.NATIVE}.tar'
+OTHER = 's390x'
+PREDECESSORS = (f'k3s-airgap-images-{OTHER}.tar.zst', f'k3s-airgap-images-{support.NATIVE}.tar.gz',
+                f'k3s-airgap-images-{support.NATIVE}-{OLD}.tar')
+NOT_OURS = ('k3s-airgap-images-extra.tar', 'k3s-airgap-images-extra-amd64.tar.gz', 'app.tgz', 'notes.txt', 'other.tar')
+
+
+@pytest.fixture(name='used')
+def fixture_used(cluster):
+    """A cluster with an archive of its own in the artifact directory, and nodes that have many."""
+    (cluster.airgap / 'app.tar').write_bytes(support.image_archive(support.NATIVE))
+    for name in NODES:
+        cluster.images(name).mkdir(parents=True)
+        for archive in (*PREDECESSORS, *NOT_OURS):
+            (cluster.images(name) / archive).write_text(archive)
+    return cluster
+
+
+def there(cluster, name):
+    return sorted(path.name for path in cluster.images(name).iterdir())
+
+
+def test_what_a_staged_archive_supersedes_is_removed_where_that_is_asked_for_and_nothing_else_is(used):
+    everything = sorted({*PREDECESSORS, *NOT_OURS})
+    named = used.run('airgap.k3s.preflight', *PRUNE)
+    assert named.rc == 0 and there(used, 'good') == everything, named.output
+    assert looked(named, 'good')['pruned'] == sorted(PREDECESSORS)
+    assert set(looked(named, 'good')['superseded']) == {*PREDECESSORS, *NOT_OURS[:3]}
+    table = ' '.join(named.output.split())
+    assert f'No longer needed, and removed by k3s_artifact_prune: - good, bad, other: {sorted(PREDECESSORS)[0]}' in table
+    checked = used.run('airgap.k3s.stage', '--check', *PRUNE)
+    assert {counts['changed'] for counts in recap(checked).values()} == {1} and there(used, 'good') == everything
+
+    unasked = used.run('airgap.k3s.stage')
+    assert unasked.rc == 0 and there(used, 'good') == sorted({*everything, ARCHIVE, 'app.tar'})
+    run = used.run('airgap.k3s.stage', *PRUNE)
+    assert run.rc == 0, run.output
+    assert {counts['changed'] for counts in recap(run).values()} == {1}
+    for name in NODES:
+        assert there(used, name) == sorted([*NOT_OURS, ARCHIVE, 'app.tar'])
+        placed = run.result(name, 'Put everything in place')['k3s_artifact']
+        assert placed['pruned'] == sorted(PREDECESSORS)
+    again = used.run('airgap.k3s.stage', *PRUNE)
+    assert again.rc == 0 and {counts['changed'] for counts in recap(again).values()} == {0}
+
+
+def test_an_archive_of_ones_own_is_removed_only_if_an_earlier_run_had_it_and_nobody_has_touched_it(used):
+    assert used.run('airgap.k3s.stage', *PRUNE).rc == 0
+    (used.images('bad') / 'app.tar').write_bytes(b'from somebody else')
+    (used.airgap / 'app.tar').rename(used.airgap / 'app.tar.keep')
+    (used.airgap / 'app.tar.gz').write_bytes(support.image_file('app.tar.gz', support.NATIVE))
+    run = used.run('airgap.k3s.stage', *PRUNE)
+    assert run.rc == 0, run.output
+    # app.tgz was there before; app.tar is from the run before, where it still is that file
+    assert {'app.tgz', 'app.tar.gz'} <= set(there(used, 'good')) and 'app.tar' not in there(used, 'good')
+    assert {'app.tgz', 'app.tar.gz', 'app.tar'} <= set(there(used, 'bad'))
+    assert looked(run, 'bad')['pruned'] == [] and looked(run, 'good')['pruned'] == ['app.tar']
+
+
+def test_an_archive_that_cannot_be_removed_is_a_problem_after_everything_is_in_place(used):
+    used.program('rm', 'case "$*" in *nodes/bad/*s390x*) echo "rm: Operation not permitted" >&2; exit 1 ;; esac')
+    run = used.run('airgap.k3s.stage', *PRUNE)
+    problem, = problems(run, 'bad', 'Put everything in place')
+    assert run.rc != 0 and 'cannot be removed, ' + PREDECESSORS[0] in problem and 'not permitted' in problem
+    assert {ARCHIVE, 'app.tar'} <= set(there(used, 'bad')) and used.installed('bad').read_bytes() == used.new
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+def test_a_power_cut_while_predecessors_are_removed_loses_no_archive_and_the_next_run_completes(used, when):
+    before, number = used.folder / 'before', 0
+    assert used.run('airgap.k3s.stage', '--limit', 'bad').rc == 0
+    shutil.copytree(used.folder / 'nodes', before)
+    while True:
+        number += 1
+        shutil.rmtree(used.folder / 'nodes')
+        shutil.copytree(before, used.folder / 'nodes')
+        used.cut(number, when, '*images*tar* | *placed*')
+        run = used.run('airgap.k3s.stage', '--limit', 'bad', *PRUNE)
+        calls = used.mend()
+        assert {ARCHIVE, 'app.tar', *NOT_OURS} <= set(there(used, 'bad')), run.output
+        if calls < number:
+            break
+        again = used.run('airgap.k3s.stage', '--limit', 'bad', *PRUNE)
+        assert again.rc == 0 and there(used, 'bad') == sorted([*NOT_OURS, ARCHIVE, 'app.tar']), again.output
+        assert used.hidden('bad') == ['.k3s-artifact-placed']
+    assert number > 4
