@@ -130,9 +130,9 @@ end_group() { kill -s KILL -- "-$1" || kill -9 -- "-$1"; }
 guarded() {
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
         $s sh -c 'mark=$1; shift
-            { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
+            { { (ulimit -n "${files:-10}" 2>/dev/null || set -- prlimit --nofile="${files:-10}" "$@"; exec "$@") </dev/null 2>&1 3>&-
             echo "
-$mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
+$mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
         { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!
           wait $s; end_group "$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
         wait $p; kill $w; [ -z "$s" ] || end_group "$p"; } 2>/dev/null )

@@ -83,7 +83,7 @@ def files(value):
 FILE_FIELDS = {
     'kind': clean, 'source': clean, 'dest': clean, 'size': number, 'sha256': clean, 'verified': texts,
     'version': clean, 'installed': clean, 'action': clean, 'bytes_to_send': number, 'came': clean,
-    'free': number_or_none, 'previous': clean,
+    'free': number_or_none, 'previous': clean, 'missing': texts, 'elsewhere': texts,
 }
 HOST_FIELDS = {
     'host': clean, 'machine': clean, 'arch': clean, 'node_version': clean, 'version': clean, 'problems': texts,
@@ -329,6 +329,7 @@ FILE_FACTS = {
     'kind': 'kind', 'source': 'source', 'destination': 'dest', 'bytes': 'size', 'sha256': 'sha256',
     'verified by': 'verified', 'version': 'version', 'node had': 'installed', 'to do': 'action',
     'bytes to send': 'bytes_to_send', 'came': 'came', 'bytes free': 'free', 'kept as': 'previous',
+    'images missing': 'missing', 'images for another platform': 'elsewhere',
 }
 
 

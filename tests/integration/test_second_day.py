@@ -8,6 +8,8 @@ Pretend nodes, folders of this machine, whose programs can be cut off at any cal
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 
 import pytest
@@ -303,3 +305,114 @@ def test_a_power_cut_while_predecessors_are_removed_loses_no_archive_and_the_nex
         assert again.rc == 0 and there(used, 'bad') == sorted([*NOT_OURS, ARCHIVE, 'app.tar']), again.output
         assert used.hidden('bad') == ['.k3s-artifact-placed']
     assert number > 4
+
+
+# --- images that are really there ------------------------------------------------------------------------------------
+
+# What `k3s ctr images list` of K3s v1.31 prints: columns that one blank or more divides, a size in two words.
+LIST_HEAD = 'REF TYPE DIGEST SIZE PLATFORMS LABELS '
+LINE = ('{} application/vnd.docker.distribution.manifest.list.v2+json sha256:{} 78.0 MiB   {} '
+        'io.cattle.k3s.pinned=pinned,io.cri-containerd.image=managed ')
+NAMES = ('rancher/klipper-helm:v0.9.3', 'rancher/mirrored-pause:3.6', 'busybox')
+FULL = ('docker.io/rancher/klipper-helm:v0.9.3', 'docker.io/rancher/mirrored-pause:3.6', 'docker.io/library/busybox:latest')
+HERE = f'linux/{support.NATIVE}'
+
+
+def saved(*names, arch=support.NATIVE):
+    """An archive as `docker save` writes it, with images of these names."""
+    manifest = [{'Config': f'{arch}.json', 'RepoTags': [name], 'Layers': []} for name in names]
+    configuration = {'architecture': arch, 'os': 'linux', 'rootfs': {}}
+    return support.tar([(f'{arch}.json', json.dumps(configuration).encode()),
+                        ('manifest.json', json.dumps(manifest).encode())])
+
+
+def index(*names, arch=support.NATIVE):
+    """An OCI archive with images of these names."""
+    entries = [{'digest': 'sha256:0', 'platform': {'os': 'linux', 'architecture': arch},
+                'annotations': {'io.containerd.image.name': name}} for name in names]
+    return support.tar([('oci-layout', b'{}'), ('index.json', json.dumps({'manifests': entries}).encode())])
+
+
+@pytest.fixture(name='running')
+def fixture_running(cluster):
+    """A cluster that was staged, with a stand-in for K3s on each node that lists images, all of them at first."""
+    (cluster.airgap / ARCHIVE).write_bytes(saved(*NAMES))
+    (cluster.airgap / 'app.tar').write_bytes(index('registry.example.com:5000/app:2'))
+    assert cluster.run('airgap.k3s.stage').rc == 0
+    for name in NODES:
+        lists(cluster, name, {name: HERE for name in (*FULL, 'registry.example.com:5000/app:2')})
+    return cluster
+
+
+def lists(cluster, name, images, status=0):
+    lines = [LIST_HEAD, *(LINE.format(image, '0' * 64, platforms) for image, platforms in images.items()),
+             LINE.format('sha256:' + 'a' * 64, 'a' * 64, HERE)]
+    text = '\n'.join(lines) if not status else 'ctr: failed to dial "/run/k3s/containerd/containerd.sock": refused'
+    cluster.installed(name).write_text(f"""#!/bin/sh
+case "$*" in
+    --version) echo 'k3s version {NEW} (abcdef12)' ;;
+    'ctr images list') cat <<'END'
+{text}
+END
+    exit {status} ;;
+esac
+""")
+
+
+def compared(run, name):
+    known = run.result(name, 'Compare the images of each host')['k3s_artifact']
+    return {row['kind'] + row['dest'].rpartition('/')[2]: row['came'] for row in known['files']}, known['problems']
+
+
+def test_a_cluster_that_has_imported_everything_passes(running):
+    before = {name: running.files(name) for name in NODES}
+    run = running.run('airgap.k3s.check', '-e', f'k3s_artifact_report={running.folder}/report')
+    assert run.rc == 0 and run.changed() == 0, run.output
+    assert compared(run, 'good') == ({f'archive{ARCHIVE}': 'imported', 'archiveapp.tar': 'imported'}, [])
+    assert 'What K3s has imported on each host' in run.output and before == {name: running.files(name) for name in NODES}
+    report = json.loads((running.folder / 'report.json').read_text())
+    assert report['ok']
+    assert 'imported' in (running.folder / 'report.md').read_text()
+
+
+@pytest.mark.parametrize('images, states, said', [
+    ({FULL[0]: HERE, FULL[2]: HERE, 'registry.example.com:5000/app:2': HERE}, ('partly', 'imported'),
+     f'1 of the 3 images in .*/{ARCHIVE} are missing: {FULL[1]}[.] K3s imports'),
+    ({name: HERE for name in FULL}, ('imported', 'not imported'),
+     'K3s has not imported .*/app.tar: none of its 1 images is there'),
+    ({FULL[0]: f'linux/arm/v7,{HERE}', FULL[1]: 'linux/s390x', FULL[2]: '-', 'registry.example.com:5000/app:2': HERE},
+     ('partly', 'imported'),
+     rf'there for another platform, not for {HERE}: {FULL[2]} \(no platform\), {FULL[1]} \(linux/s390x\)'),
+    ({}, ('not imported', 'not imported'), f'K3s has not imported .*/{ARCHIVE}: none of its 3 images'),
+], ids=['one missing', 'archive not imported', 'another platform', 'nothing'])
+def test_what_k3s_has_not_imported_is_named_on_its_host_and_in_every_report(running, images, states, said):
+    lists(running, 'bad', images)
+    run = running.run('airgap.k3s.check', '-e', f'k3s_artifact_report={running.folder}/report')
+    assert run.rc != 0 and recap(run)['good']['failed'] == 0 and recap(run)['bad']['failed'] == 1
+    found, problems_of_host = compared(run, 'bad')
+    assert found == {f'archive{ARCHIVE}': states[0], 'archiveapp.tar': states[1]}
+    assert any(re.search(said, problem) for problem in problems_of_host), problems_of_host
+    bad = next(row for row in json.loads((running.folder / 'report.json').read_text())['hosts'] if row['host'] == 'bad')
+    lost = {name for file in bad['files'] for name in file['missing']}
+    assert lost == {*FULL, 'registry.example.com:5000/app:2'} - set(images)
+    assert any(re.search(said, problem) for problem in bad['problems'])
+
+
+def test_what_stands_in_the_way_of_a_comparison_is_a_problem_and_no_silence(running):
+    lists(running, 'bad', {}, status=1)
+    (running.images('other') / ARCHIVE).write_bytes(b'another')
+    (running.images('good') / 'app.tar').unlink()
+    run = running.run('airgap.k3s.check')
+    assert 'K3s does not list its images' in compared(run, 'bad')[1][0] and 'failed to dial' in compared(run, 'bad')[1][0]
+    assert compared(run, 'other')[0][f'archive{ARCHIVE}'] == 'not staged'
+    assert 'is not the archive' in compared(run, 'good')[1][0] and '(absent)' in compared(run, 'good')[1][0]
+    for path in (*running.airgap.glob('*.tar'),):
+        path.unlink()
+    run = running.run('airgap.k3s.check')
+    assert 'there is no image archive for it' in compared(run, 'good')[1][0]
+
+
+def test_what_k3s_lists_is_data(running):
+    lists(running, 'bad', {"{{lookup('pipe','touch " + str(running.folder / 'mark') + "')}}": '\x1b[2J', FULL[0]: HERE})
+    run = running.run('airgap.k3s.check')
+    assert run.rc != 0 and not (running.folder / 'mark').exists() and '\x1b' not in run.output
