@@ -130,7 +130,8 @@ end_group() { kill -s KILL -- "-$1" || kill -9 -- "-$1"; }
 guarded() {
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
         $s sh -c 'mark=$1; shift
-            { { (ulimit -n "${files:-10}" 2>/dev/null || set -- prlimit --nofile="${files:-10}" "$@"; exec "$@") </dev/null 2>&1 3>&-
+            { { n=${files:-10}
+                (ulimit -n "$n" 2>/dev/null || set -- prlimit --nofile="$n" "$@"; exec "$@") </dev/null 2>&1 3>&-
             echo "
 $mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
         { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!
@@ -1350,8 +1351,9 @@ class ActionModule(core_copy().ActionModule):
 
     def _through_core(self, job, node, planned, task_vars, obstacle):
         if job.keeps:
-            raise StagingError(f'{self._host}: {obstacle} is for copy of ansible-core, which keeps no {job.previous}. Take '
-                               f'it out of the task, or set k3s_artifact_keep_previous: false. Nothing was changed.')
+            raise StagingError(f'{self._host}: {obstacle} is for copy of ansible-core, which keeps no {job.previous}. '
+                               f'Take it out of the task, or set k3s_artifact_keep_previous: false. Nothing was '
+                               f'changed.')
         arguments = {**self._task.args, 'src': job.artifact.source, 'dest': job.dest}
         arguments['mode'] = job.mode or arguments['mode']
         arguments.setdefault('checksum', job.artifact.checksum)  # what arrives must be what was verified
@@ -1379,7 +1381,8 @@ def described(job, node, planned):
     if node is not None:
         result.update(
             kind=job.kind, installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send,
-            free=node.free, previous=kept(job, planned), node_version=job.artifact.version if planned.installed == 'same' else node.version,
+            free=node.free, previous=kept(job, planned),
+            node_version=job.artifact.version if planned.installed == 'same' else node.version,
             came='there' if planned.to_send == 0 else '')
     return result
 

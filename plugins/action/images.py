@@ -45,7 +45,7 @@ say end yes
 
 
 def names_in(file, path):
-    """Return the names of the images in the open archive *file*, or why they cannot be told, as the half of a sentence."""
+    """Return the names of the images in the open archive *file*, or the half of a sentence on why that is not known."""
     head, found = file.read(512), {}
     file.seek(0)
     try:
@@ -74,7 +74,8 @@ def names_of_index(index):
 
 def names_of_manifest(manifest):
     """Return the names in the manifest of a docker archive, in full, as containerd imports them."""
-    tags = [image.get('RepoTags') for image in manifest if isinstance(image, Mapping)] if isinstance(manifest, list) else []
+    images = manifest if isinstance(manifest, list) else []
+    tags = [image.get('RepoTags') for image in images if isinstance(image, Mapping)]
     return [full_name(tag) for each in tags if isinstance(each, list) for tag in each if isinstance(tag, str)]
 
 
@@ -117,15 +118,15 @@ def some(names):
 
 def sentences(dest, names, state, missing, elsewhere, platform):
     """Yield what is wrong with the images of the archive at *dest*, without the host's name."""
-    again = ('K3s imports an archive when it starts, and when the file changes: look into its log (journalctl -u k3s, -u '
-             'k3s-agent), and restart it')
+    again = ('K3s imports an archive when it starts, and when the file changes: look into its log (journalctl -u k3s, '
+             '-u k3s-agent), and restart it')
     if state == 'not imported':
         yield f'K3s has not imported {dest}: none of its {len(names)} images is there. {again}'
     elif missing:
         yield f'{len(missing)} of the {len(names)} images in {dest} are missing: {some(missing)}. {again}'
     if elsewhere:
-        yield (f'images in {dest} are there for another platform, not for {platform}: {some(elsewhere)}. Remove them (k3s '
-               f'ctr images rm), take archives of other architectures out of the folder, and restart K3s')
+        yield (f'images in {dest} are there for another platform, not for {platform}: {some(elsewhere)}. Remove them '
+               f'(k3s ctr images rm), take archives of other architectures out of the folder, and restart K3s')
 
 
 class ActionModule(stage.ActionModule):
@@ -174,8 +175,8 @@ class ActionModule(stage.ActionModule):
             row.update(installed=planned.installed, action='nothing', free=node.free)
             if planned.installed != 'same':
                 row['came'] = 'not staged'
-                found.note(f'{self._host}: {job.dest} is not the archive {job.artifact.source} ({planned.installed}). Run '
-                           f'airgap.k3s.stage first.')
+                found.note(f'{self._host}: {job.dest} is not the archive {job.artifact.source} ({planned.installed}). '
+                           f'Run airgap.k3s.stage first.')
             elif isinstance(names, str):
                 row['came'] = 'unknown'
                 found.known['warnings'].append(f'{job.artifact.source} {names}. Its images are not compared.')

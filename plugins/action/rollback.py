@@ -16,14 +16,14 @@ from ansible_collections.airgap.k3s.plugins.action.copy import (
     COMMON, FAIL, INSTALL_PATH, PREVIOUS, Delivery, StagingError, Target, answers, said, shell_program)
 
 # What K3s's manual asks for: https://docs.k3s.io/upgrades/roll-back
-ADVICE = ('K3s goes on running from the old file until it is restarted. It does not support going back across a change of '
-          'its datastore: to go back to an earlier minor version, stop K3s on all nodes (k3s-killall.sh), restore the '
-          'copy or snapshot of the datastore that was made under that version (embedded etcd: k3s server '
-          '--cluster-reset --cluster-reset-restore-path=<snapshot>), and start it again. Without such a copy there is no '
-          'way back: https://docs.k3s.io/upgrades/roll-back')
+ADVICE = ('K3s goes on running from the old file until it is restarted. It does not support going back across a change '
+          'of its datastore: to go back to an earlier minor version, stop K3s on all nodes (k3s-killall.sh), restore '
+          'the copy or snapshot of the datastore that was made under that version (embedded etcd: k3s server '
+          '--cluster-reset --cluster-reset-restore-path=<snapshot>), and start it again. Without such a copy there is '
+          'no way back: https://docs.k3s.io/upgrades/roll-back')
 
-# What was put back is noted until that is done on all hosts: a run that was cut off is completed by the next one. After a
-# day the note is nobody's, as a partial file is.
+# What was put back is noted until that is done on all hosts: a run that was cut off is completed by the next one. After
+# a day the note is nobody's, as a partial file is.
 NOTE = r'''
 note=$dir/.k3s-artifact.$base.back
 '''
@@ -32,13 +32,13 @@ NOTED = COMMON + 'at "$dest"\n' + NOTE + r'''
 [ ! -f "$note" ] || say back "$(head -c 64 "$note")"
 say end yes
 '''
-# back: takes dest and sha256, that of the file that look found; answers what describe says, or failed (gone, directory,
-# note, rename) and reason
+# back: takes dest and sha256, that of the file that look found; answers what describe says, or failed (gone,
+# directory, note, rename) and reason
 BACK = COMMON + FAIL + NOTE + r'''
 trap '' HUP PIPE
 [ -f "$dest.previous" ] && [ "$(digest <"$dest.previous")" = "$sha256" ] || fail gone
 [ ! -d "$dest" ] || fail directory
-e=$( { printf '%s\n' "$sha256" >"$note.$$" && mv -f "$note.$$" "$note"; } 2>&1) || { rm -f "$note.$$"; fail note "$e"; }
+e=$( { printf '%s\n' "$sha256" >"$note.$$" && mv -f "$note.$$" "$note"; } 2>&1) || fail note "$e"
 # Two links of one file, where an upgrade was cut off, are nothing to rename.
 if [ "$dest.previous" -ef "$dest" ] && [ ! -L "$dest.previous" ] && [ ! -L "$dest" ]; then
     e=$(rm -f "$dest.previous" 2>&1) || fail rename "$e"
@@ -72,8 +72,8 @@ def obstacles(dest, kept, there, is_tried):
         yield f'{previous} is no file ({kept.kind}). Put the older binary there, or stage its release'
         return
     if kept.holds != kept.arch:
-        yield (f'{previous} is a program for {kept.holds or "no machine that is known"}, and the node is {kept.arch}. Stage '
-               f'the older release instead')
+        yield (f'{previous} is a program for {kept.holds or "no machine that is known"}, and the node is {kept.arch}. '
+               f'Stage the older release instead')
     elif is_tried and not kept.version:
         yield (f'{previous} does not run there: it names no release of K3s when it is asked (k3s --version). Stage the '
                f'older release instead')
@@ -97,7 +97,8 @@ class ActionModule(stage.ActionModule):
             known = found.known
             known.update(machine=self._lookup.host.machine, arch=self._lookup.host.arch, warnings=[ADVICE])
             dest, is_tried = self._path('k3s_artifact_dest', INSTALL_PATH), self._switch('k3s_artifact_probe', True)
-            kept, there = self._delivery.look(*(Target(path, 'binary', trial=is_tried) for path in (dest + PREVIOUS, dest)))
+            paths = (dest + PREVIOUS, dest)
+            kept, there = self._delivery.look(*(Target(path, 'binary', trial=is_tried) for path in paths))
             if self._is_told:
                 kept = kept._replace(arch=self._lookup.host.arch)
             known['node_version'] = there.version
@@ -115,8 +116,8 @@ class ActionModule(stage.ActionModule):
         back = self._program(NOTED, {'dest': dest}, f'look what was put back at {dest}').get('back', [''])[-1]
         if not there.sha256 or there.sha256 != back:
             raise StagingError(f'{self._host}: nothing is at {dest}{PREVIOUS}, so there is no binary to go back to. '
-                               f'k3s_artifact_keep_previous: true keeps the one that an upgrade replaces. Stage the older '
-                               f'release with k3s_artifact_downgrade: true instead.')
+                               f'k3s_artifact_keep_previous: true keeps the one that an upgrade replaces. Stage the '
+                               f'older release with k3s_artifact_downgrade: true instead.')
         return {**file_row(dest, there, there), 'action': 'nothing', 'came': 'there', 'previous': ''}
 
     def _program(self, program, values, what):
@@ -143,8 +144,8 @@ class ActionModule(stage.ActionModule):
         dest = self._path('k3s_artifact_dest', INSTALL_PATH)
         values = {'dest': dest, 'sha256': str(row.get('sha256'))}
         if not re.fullmatch('[0-9a-f]{64}', values['sha256']):
-            raise StagingError(f'{self._host}: what the step look noted is not what it notes. Give "of" the name that this '
-                               f'task registers.')
+            raise StagingError(f'{self._host}: what the step look noted is not what it notes. Give "of" the name that '
+                               f'that task registers.')
         found = self._program(BACK, values, f'put {dest}{PREVIOUS} back')
         if 'end' in found:
             row['came'] = 'there'

@@ -26,13 +26,14 @@ from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
     answers, checked_path, checked_switch, kept, plain, said, shell_program)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
+from ansible_collections.airgap.k3s.plugins.action.rpm import Package, is_newer, is_selinux_package, read_package
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
 LOOKUP = 'airgap.k3s.k3s_artifact'
 lookup_loader.get(LOOKUP, class_only=True)  # once in Ansible's own process, not again in that of each host
 
 DATA_DIRECTORY = '/var/lib/rancher/k3s'
-MODES = {'binary': '0755', 'script': '0755', 'archive': '0644'}
+MODES = {'binary': '0755', 'script': '0755', 'archive': '0644', 'package': '0644'}
 # A K3s that is restarted between two renames finds the images of both releases, and the new binary only with its own.
 PLACED = ('archive', 'script', 'binary')
 RELEASED_ARCHIVE = 'k3s-airgap-images-'
@@ -41,9 +42,27 @@ OWN_ARCHIVE = re.compile(r'k3s-airgap-images(-({}|v?[0-9][\w.+]*))+({})'.format(
     '|'.join(map(re.escape, k3s_artifact.ARCH_WORDS)), '|'.join(map(re.escape, ARCHIVE_SUFFIXES))), re.ASCII)
 ARTIFACT_FIELDS = ('source', 'size', 'sha256', 'verified', 'version')
 LONGEST_PROBLEM = 4000  # characters
+PACKAGES_FOLDER = '/var/cache/k3s-artifact'  # of the node, while packages are installed
+OTHER_MANAGERS = ('zypper', 'microdnf', 'yum', 'rpm-ostree')
 
-# Remove image archives that are no longer needed. Those that K3s does not call so are removed only if an earlier run has
-# noted them, above the folder, with inode, time and size: then a run has put them there, and nobody else since.
+# Which packages the node has, and whether it is a system of RPM: one with dnf.
+#   takes   names, one a line
+#   answers dnf; manager for each other program for packages of RPM; package (name, epoch, version, release); user
+LOOK_FOR_PACKAGES = COMMON + r'''
+if command -v dnf >/dev/null 2>&1; then say dnf yes; fi
+for m in $managers; do if command -v "$m" >/dev/null 2>&1; then say manager "$m"; fi; done
+printf '%s\n' "$names" | while IFS= read -r n; do
+    if p=$(rpm -q --qf '%{NAME} %|EPOCH?{%{EPOCH}}:{0}| %{VERSION} %{RELEASE}\n' "$n" 2>/dev/null); then
+        printf '%s\n' "$p" | while IFS= read -r l; do say package "$l"; done
+    fi
+done
+say user "$(id -u)"
+say end yes
+'''
+FORGET_PACKAGES = 'if [ -d "$folder" ] && [ ! -L "$folder" ]; then rm -rf "$folder"; fi; echo "$word"\n'
+
+# Remove image archives that are no longer needed. Those that K3s does not call so are removed only if an earlier run
+# has noted them, above the folder, with inode, time and size: a run has put them there, and nobody else since.
 #   takes   folder; own and others: names, one a line; here: names of this run to note; only: "look" removes nothing
 #   answers pruned for each that is removed, kept (name: reason) for each that cannot be
 PRUNE = COMMON + r'''
@@ -204,6 +223,7 @@ class Findings:
             'superseded': [], 'pruned': [], 'files': []}
         self.jobs = []
         self.parts = []  # (job, node, plan)
+        self.packages = []  # the same, of the packages and last of their key
 
     @property
     def problems(self):
@@ -283,8 +303,8 @@ class ActionModule(ActionBase):
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
         self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch)
         if self._connection._shell.SHELL_FAMILY != 'sh' or self._is_become_unprivileged():
-            raise StagingError(f'{self._host}: {self.NAME} needs a POSIX shell, and root or the user who logs in. Set '
-                               f'k3s_artifact_become: false to do it as the user who logs in.')
+            raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set '
+                               f'k3s_artifact_become: false to stage as the user who logs in.')
         self._lookup.prepare(self._vars)
         self._folder = os.path.dirname(self._path('k3s_artifact_dest', INSTALL_PATH))
         self._is_told = self._lookup.get_option('machine')
@@ -318,11 +338,112 @@ class ActionModule(ActionBase):
                     artifact = lookup.archive(path)
                     found.jobs.append(self._job(artifact, 'archive', os.path.join(folder, os.path.basename(path))))
             found.known['left_out'] = [[os.path.basename(path), why] for path, why in lookup.left_out()]
+        self._packages = {}
+        with found.noted():
+            self._packages = self._newest_packages()
         with contextlib.suppress(AnsibleError):  # noted above
             beside = os.path.dirname(found.jobs[0].artifact.source) if found.jobs else ''
             found.known['directory'] = lookup.root or beside
         found.known['warnings'] = [misspelt(name, near) for name, near in k3s_artifact.misspelt(self._vars)]
         found.known['files'] = [file_row(job) for job in found.jobs]
+
+    def _newest_packages(self):
+        """Return (path, :class:`Package`) by name of the newest SELinux packages in the folders of the host."""
+        newest = {}
+        for folder in self._lookup._places():
+            for name in filter(is_selinux_package, self._lookup._names_in(folder)):
+                path = os.path.join(folder, name)
+                try:
+                    package = read_package(path)
+                except k3s_artifact.ArtifactError as error:
+                    raise StagingError(f'{self._host}: the package {path} {error}. Replace it, or take it out of the '
+                                       f'folder.') from None
+                if package.arch not in (None, self._lookup.host.archive_arch):
+                    continue
+                if package.name not in newest or is_newer(package, newest[package.name][1]):
+                    newest[package.name] = path, package
+        return newest
+
+    def _look_for_packages(self, found):
+        """Plan the packages that the node has not, or has in an older version, and the key that vouches for them."""
+        if not self._packages:
+            return
+        word = secrets.token_hex(8)
+        values = {'names': '\n'.join(self._packages), 'managers': ' '.join(OTHER_MANAGERS)}
+        result = self._delivery._ask(shell_program(LOOK_FOR_PACKAGES, word=word, **values), word, 'look for packages')
+        there = answers(result['stdout'], word)
+        if 'end' not in there:
+            raise StagingError(f'{self._host}: cannot look for packages on the node: {said(result)}. Run again.')
+        if 'dnf' not in there:
+            if 'manager' in there:
+                found.known['warnings'].append(
+                    f'{self._host} has {there["manager"][0]} and no dnf: {", ".join(sorted(self._packages))} are left '
+                    f'out. Install them yourself.')
+            return
+        has = {}
+        for line in there.get('package', []):
+            words = line.split(' ')
+            if len(words) == 4:
+                has[words[0]] = Package(words[0], *words[1:])
+        wanted = []
+        for name, (path, package) in sorted(self._packages.items()):
+            artifact = k3s_artifact.verified_file(
+                path, self._lookup.host, (os.path.basename(path),),
+                'signed' if self._lookup.get_option('verify') == 'signed' else 'auto', lambda *_file: [],
+                self._lookup.root, 'script', self._lookup._keyring)  # as for the script, lists of K3s do not name it
+            job = self._job(artifact, 'package', f'{PACKAGES_FOLDER}/{os.path.basename(path)}')._replace(may_come=True)
+            row = {**file_row(job), 'version': str(package)}
+            found.known['files'].append(row)
+            if name in has and not is_newer(package, has[name]):
+                row.update(installed='same', action='nothing')
+            else:
+                row.update(installed='different' if name in has else 'absent',
+                           action='replace' if name in has else 'install')
+                wanted.append((job, row, package))
+        if wanted:
+            self._plan_packages(found, wanted, there.get('user') == ['0'])
+
+    def _plan_packages(self, found, wanted, is_root):
+        names = ', '.join(package.name for _job, _row, package in wanted)
+        if not is_root:
+            raise StagingError(f'{self._host}: only root installs packages ({names}). Set k3s_artifact_become: true, '
+                               f'or take them out of the artifact directory.')
+        unsigned = [job.artifact.source for job, _row, package in wanted if not package.is_signed]
+        if unsigned:
+            raise StagingError(f'{self._host}: {", ".join(unsigned)}: the package is not signed, so nobody vouches for '
+                               f'it. Take it from its publisher again, or sign it with rpmsign.')
+        key = self._job(self._rpm_key(names), 'package', f'{PACKAGES_FOLDER}/key.asc')._replace(may_come=True)
+        nodes = self._delivery.look(*(job.target for job, _row, _package in wanted), key.target)
+        for job, node in zip([*(job for job, _row, _package in wanted), key], nodes):
+            if self._is_told:
+                node = node._replace(arch=job.artifact.arch)
+            planned = self._delivery.plan(job, node._replace(free=None))
+            if planned.refusal:
+                raise StagingError(f'{self._host}: {planned.refusal}.')
+            found.packages.append((job, node, planned))
+            found.parts.append((job, node, planned))
+            if job is not key:
+                found.row(job.dest).update(bytes_to_send=planned.to_send, free=node.free)
+
+    def _rpm_key(self, names):
+        """Return the public key that signed the packages, a file of the controller, as an artifact."""
+        key = self._lookup.setting('k3s_artifact_rpm_key')
+        if not key or not isinstance(key, str) or '\0' in key:
+            raise StagingError(f'{self._host}: {names} are to be installed, and k3s_artifact_rpm_key is '
+                               f'{"not set" if not key else "no path"}. Set it to the file with the public key that '
+                               f'signed them: without it nothing vouches for them, and the check is not switched off. '
+                               f'Or take them out of the artifact directory.')
+        places = (self._loader.path_dwim(key), os.path.abspath(os.path.expanduser(key)))
+        path = next(filter(os.path.lexists, places), places[0])
+        try:
+            with k3s_artifact.opened(path) as (file, _status):
+                if b'-----BEGIN PGP PUBLIC KEY BLOCK-----' not in file.read(k3s_artifact.MIB):
+                    raise k3s_artifact.ArtifactError('holds no public key in the form that rpm takes (gpg --armor '
+                                                     '--export)')
+            return k3s_artifact.verified_file(path, self._lookup.host, (), 'none', None)
+        except k3s_artifact.ArtifactError as error:
+            raise StagingError(f'{self._host}: k3s_artifact_rpm_key {path} {error}. Set it to the file with the public '
+                               f'key that signed the packages.') from None
 
     def _job(self, artifact, kind, dest):
         owner = 'root' if self._connection.become else None
@@ -342,6 +463,8 @@ class ActionModule(ActionBase):
                     found.known['node_version'] = job.artifact.version if planned.installed == 'same' else node.version
                 if planned.refusal:
                     raise StagingError(f'{self._host}: {planned.refusal}.')
+        with found.noted():
+            self._look_for_packages(found)
         beside = {name for _job, node, _planned in found.parts for name in node.beside}
         found.known['superseded'] = superseded(beside, image_names(found.known['files']))
         with found.noted():
@@ -364,8 +487,15 @@ class ActionModule(ActionBase):
             if found.problems:
                 break
             with found.noted():
-                sent += self._sent(found, job, node, planned)
-        return found.result(sent=sent)
+                if job.kind == 'package':
+                    if planned.action != 'nothing':
+                        self._delivery.send_and_install(job, node, planned)
+                else:
+                    sent += self._sent(found, job, node, planned)
+        *packages, key = [job.dest for job, _node, _planned in found.packages] or [None]
+        for dest in packages:
+            found.row(dest)['came'] = 'waiting'
+        return found.result(sent=sent, packages=[] if found.problems else packages, packages_key=key)
 
     def _sent(self, found, job, node, planned):
         """Send one file; return the entries for the step "place", and note in the file's row how it came."""
@@ -388,8 +518,8 @@ class ActionModule(ActionBase):
     def _place(self, sent):
         found = Findings(self._host, known_of(sent))
         if self._task.check_mode or found.problems:
-            changes = any(row['action'] != 'nothing' for row in found.known['files']) or bool(found.known.get('pruned'))
-            return found.result(changed=changes and not found.problems)
+            changes = found.known.get('pruned') or any(row['action'] != 'nothing' for row in found.known['files'])
+            return found.result(changed=bool(changes) and not found.problems)
         entries = sent.get('sent')
         parts = [part_of_entry(entry) for entry in entries] if isinstance(entries, list) else [None]
         if None in parts:
@@ -403,6 +533,13 @@ class ActionModule(ActionBase):
                 done, error = Delivery(self, self._host, None, None).place(*parts)
         for job, *_rest in parts[:done]:
             found.row(job.dest)['came'] = came[job.dest]
+        waited = [row for row in found.known['files'] if row.get('kind') == 'package' and row.get('came') == 'waiting']
+        if waited:  # the playbook has installed them
+            with found.noted():
+                program = shell_program(FORGET_PACKAGES, word=secrets.token_hex(8), folder=PACKAGES_FOLDER)
+                Delivery(self, self._host, None, None)._run(program, f'remove {PACKAGES_FOLDER}')
+            for row in waited:
+                row['came'] = 'pushed'
         if error:
             there, missing = (', '.join(job.dest for job, *_rest in some) for some in (parts[:done], parts[done:]))
             found.note(f'{error.message} Of this run it has {there or "nothing"}, and not {missing}.')
@@ -434,8 +571,8 @@ class ActionModule(ActionBase):
             raise StagingError(f'{self._host}: cannot {what}: {said(result)}. Everything else is in place. Run again.')
         found.known['pruned'] = [name for name in found_there.get('pruned', []) if name in own or name in others]
         for entry in found_there.get('kept', []):
-            found.note(f'{self._host}: an image archive in {folder} is no longer needed and cannot be removed, {entry}. '
-                       f'Everything else is in place.')
+            found.note(f'{self._host}: an image archive in {folder} is no longer needed and cannot be removed, '
+                       f'{entry}. Everything else is in place.')
 
     # --- check
 

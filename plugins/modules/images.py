@@ -14,8 +14,8 @@ short_description: Compare what is in the image archives of a host with what K3s
 description:
   - Reads the names of the images in the archives that M(airgap.k3s.stage) puts on the host, on the controller, and what
     C(k3s ctr images list) says on the node. It changes nothing.
-  - An image is missing where K3s does not list it, and there for another platform where it lists it without the platform
-    of the node. An archive of which no image is there was not imported.
+  - An image is missing where K3s does not list it, and there for another platform where it lists it without the
+    platform of the node. An archive of which no image is there was not imported.
   - The playbook C(airgap.k3s.check) does it for all hosts, and reports.
 options:
   step:
@@ -66,8 +66,8 @@ RETURN = r"""
 k3s_artifact:
   description:
     - What is known of the host, with the keys that M(airgap.k3s.stage) returns.
-    - Of each of the C(files), C(came) is V(imported), V(partly), V(not imported), V(not staged) or V(unknown). C(missing)
-      are the images that K3s has not, C(elsewhere) those that it has for other platforms only.
+    - Of each of the C(files), C(came) is V(imported), V(partly), V(not imported), V(not staged) or V(unknown).
+      C(missing) are the images that K3s has not, C(elsewhere) those that it has for other platforms only.
   returned: for V(step=look)
   type: dict
 msg:

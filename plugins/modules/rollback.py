@@ -12,20 +12,20 @@ author: k3s-artifact contributors (@k3s-artifact)
 version_added: "1.1.0"
 short_description: Put the K3s binary back that the last upgrade replaced
 description:
-  - Where C(k3s_artifact_keep_previous) was true at the upgrade, the binary that was replaced lies beside the new one, as
-    C(k3s.previous). This puts it back by a rename. Nothing is sent.
+  - Where C(k3s_artifact_keep_previous) was true at the upgrade, the binary that was replaced lies beside the new one,
+    as C(k3s.previous). This puts it back by a rename. Nothing is sent.
   - The playbook C(airgap.k3s.rollback) does it on all hosts or on none.
   - K3s goes on running from the old file until it is restarted. It does not support going back across a change of its
-    datastore. To go back to an earlier minor version, its manual asks for a copy or a snapshot of the datastore that was
-    made under that version, see U(https://docs.k3s.io/upgrades/roll-back).
+    datastore. To go back to an earlier minor version, its manual asks for a copy or a snapshot of the datastore that
+    was made under that version, see U(https://docs.k3s.io/upgrades/roll-back).
 options:
   step:
     description:
       - V(look) looks at both binaries of the node, and asks each for its version (C(k3s --version), unless
         C(k3s_artifact_probe=false)). It changes nothing and does not fail. Whatever stands in the way is in
         RV(k3s_artifact.problems).
-      - V(place) renames C(k3s.previous) to C(k3s), if it is still the file that V(look) found. What was put back is noted
-        beside it, so that a run that is cut off is completed by the next one.
+      - V(place) renames C(k3s.previous) to C(k3s), if it is still the file that V(look) found. What was put back is
+        noted beside it, so that a run that is cut off is completed by the next one.
       - V(finish) removes that note, once all hosts are back.
       - V(check) fails on the hosts that have problems in the result of the step before, and on no others.
     type: str
@@ -48,7 +48,8 @@ attributes:
     support: full
     platforms: posix
 notes:
-  - The variables C(k3s_artifact_dest), C(k3s_artifact_probe) and C(k3s_artifact_machine) are those of M(airgap.k3s.stage).
+  - The variables C(k3s_artifact_dest), C(k3s_artifact_probe) and C(k3s_artifact_machine) are those of
+    M(airgap.k3s.stage).
 seealso:
   - module: airgap.k3s.stage
   - module: airgap.k3s.report

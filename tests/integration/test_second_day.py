@@ -88,7 +88,8 @@ def test_what_an_upgrade_replaces_stays_as_a_link_and_rollback_puts_it_back_on_a
     assert run.rc == 0, run.output
     for name in NODES:
         assert cluster.installed(name).read_bytes() == cluster.new
-        assert (cluster.previous(name).read_bytes(), cluster.previous(name).stat().st_ino) == (cluster.old, inodes[name])
+        assert cluster.previous(name).read_bytes() == cluster.old
+        assert cluster.previous(name).stat().st_ino == inodes[name]
     again = cluster.run('airgap.k3s.stage', *KEEP)
     assert again.changed() == 0 and cluster.previous('good').stat().st_ino == inodes['good']
 
@@ -248,7 +249,8 @@ def test_what_a_staged_archive_supersedes_is_removed_where_that_is_asked_for_and
     assert looked(named, 'good')['pruned'] == sorted(PREDECESSORS)
     assert set(looked(named, 'good')['superseded']) == {*PREDECESSORS, *NOT_OURS[:3]}
     table = ' '.join(named.output.split())
-    assert f'No longer needed, and removed by k3s_artifact_prune: - good, bad, other: {sorted(PREDECESSORS)[0]}' in table
+    heading = 'No longer needed, and removed by k3s_artifact_prune:'
+    assert f'{heading} - good, bad, other: {sorted(PREDECESSORS)[0]}' in table
     checked = used.run('airgap.k3s.stage', '--check', *PRUNE)
     assert {counts['changed'] for counts in recap(checked).values()} == {1} and there(used, 'good') == everything
 
@@ -314,7 +316,8 @@ LIST_HEAD = 'REF TYPE DIGEST SIZE PLATFORMS LABELS '
 LINE = ('{} application/vnd.docker.distribution.manifest.list.v2+json sha256:{} 78.0 MiB   {} '
         'io.cattle.k3s.pinned=pinned,io.cri-containerd.image=managed ')
 NAMES = ('rancher/klipper-helm:v0.9.3', 'rancher/mirrored-pause:3.6', 'busybox')
-FULL = ('docker.io/rancher/klipper-helm:v0.9.3', 'docker.io/rancher/mirrored-pause:3.6', 'docker.io/library/busybox:latest')
+FULL = ('docker.io/rancher/klipper-helm:v0.9.3', 'docker.io/rancher/mirrored-pause:3.6',
+        'docker.io/library/busybox:latest')
 HERE = f'linux/{support.NATIVE}'
 
 
@@ -369,7 +372,8 @@ def test_a_cluster_that_has_imported_everything_passes(running):
     run = running.run('airgap.k3s.check', '-e', f'k3s_artifact_report={running.folder}/report')
     assert run.rc == 0 and run.changed() == 0, run.output
     assert compared(run, 'good') == ({f'archive{ARCHIVE}': 'imported', 'archiveapp.tar': 'imported'}, [])
-    assert 'What K3s has imported on each host' in run.output and before == {name: running.files(name) for name in NODES}
+    assert 'What K3s has imported on each host' in run.output
+    assert before == {name: running.files(name) for name in NODES}
     report = json.loads((running.folder / 'report.json').read_text())
     assert report['ok']
     assert 'imported' in (running.folder / 'report.md').read_text()
@@ -403,7 +407,8 @@ def test_what_stands_in_the_way_of_a_comparison_is_a_problem_and_no_silence(runn
     (running.images('other') / ARCHIVE).write_bytes(b'another')
     (running.images('good') / 'app.tar').unlink()
     run = running.run('airgap.k3s.check')
-    assert 'K3s does not list its images' in compared(run, 'bad')[1][0] and 'failed to dial' in compared(run, 'bad')[1][0]
+    problem, = compared(run, 'bad')[1]
+    assert 'K3s does not list its images' in problem and 'failed to dial' in problem
     assert compared(run, 'other')[0][f'archive{ARCHIVE}'] == 'not staged'
     assert 'is not the archive' in compared(run, 'good')[1][0] and '(absent)' in compared(run, 'good')[1][0]
     for path in (*running.airgap.glob('*.tar'),):

@@ -21,14 +21,16 @@ def fixture_images():
 
 @pytest.mark.parametrize('name, full', [
     ('busybox', 'docker.io/library/busybox:latest'), ('rancher/pause:3.6', 'docker.io/rancher/pause:3.6'),
-    ('localhost/app', 'localhost/app:latest'), ('r.example.com/a/b:1', 'r.example.com/a/b:1'), ('r:5000/a', 'r:5000/a:latest'),
+    ('localhost/app', 'localhost/app:latest'), ('r.example.com/a/b:1', 'r.example.com/a/b:1'),
+    ('r:5000/a', 'r:5000/a:latest'),
     ('docker.io/rancher/pause:3.6', 'docker.io/rancher/pause:3.6'), ('a/b@sha256:00', 'docker.io/a/b@sha256:00')])
 def test_a_name_is_completed_as_containerd_does(images, name, full):
     assert images.full_name(name) == full
 
 
-INDEX = {'manifests': [{'annotations': {'io.containerd.image.name': 'docker.io/a:1', 'org.opencontainers.image.ref.name': '1'}},
-                       {'annotations': {'org.opencontainers.image.ref.name': 'r.example.com/b:2'}}, {'annotations': 7}, {}, 7]}
+INDEX = {'manifests': [
+    {'annotations': {'io.containerd.image.name': 'docker.io/a:1', 'org.opencontainers.image.ref.name': '1'}},
+    {'annotations': {'org.opencontainers.image.ref.name': 'r.example.com/b:2'}}, {'annotations': 7}, {}, 7]}
 
 
 @pytest.mark.parametrize('files, names', [
@@ -45,7 +47,8 @@ def test_the_names_of_the_images_are_read_from_the_archive(images, files, names)
     assert images.names_in(io.BytesIO(gzip.compress(data)), 'x.tar.gz') == names
 
 
-@pytest.mark.parametrize('data, name', [(b'no tar at all' * 99, 'x.tar'), (b'no gzip', 'x.tar.gz'), (b'\x1f\x8b broken', 'x.tgz')])
+@pytest.mark.parametrize('data, name', [
+    (b'no tar at all' * 99, 'x.tar'), (b'no gzip', 'x.tar.gz'), (b'\x1f\x8b broken', 'x.tgz')])
 def test_an_archive_that_cannot_be_read_gives_a_reason(images, data, name):
     assert images.names_in(io.BytesIO(data), name).startswith('cannot be looked into (')
 
