@@ -47,9 +47,9 @@ OTHER_MANAGERS = ('zypper', 'microdnf', 'yum', 'rpm-ostree')
 
 # Which packages the node has, and whether it is a system of RPM: one with dnf.
 #   takes   names, one a line
-#   answers dnf; manager for each other program for packages of RPM; package (name, epoch, version, release); user
+#   answers dnf: dnf4 or dnf5; manager for each other program for packages of RPM; package (name, epoch, version, release); user
 LOOK_FOR_PACKAGES = COMMON + r'''
-if command -v dnf >/dev/null 2>&1; then say dnf yes; fi
+if d=$(command -v dnf); then case $(readlink -f "$d") in *dnf5*) say dnf dnf5 ;; *) say dnf dnf4 ;; esac; fi
 for m in $managers; do if command -v "$m" >/dev/null 2>&1; then say manager "$m"; fi; done
 printf '%s\n' "$names" | while IFS= read -r n; do
     if p=$(rpm -q --qf '%{NAME} %|EPOCH?{%{EPOCH}}:{0}| %{VERSION} %{RELEASE}\n' "$n" 2>/dev/null); then
@@ -224,6 +224,7 @@ class Findings:
         self.jobs = []
         self.parts = []  # (job, node, plan)
         self.packages = []  # the same, of the packages and last of their key
+        self.backend = 'dnf4'  # what installs them, as ansible.builtin.dnf calls it
 
     @property
     def problems(self):
@@ -380,6 +381,7 @@ class ActionModule(ActionBase):
                     f'{self._host} has {there["manager"][0]} and no dnf: {", ".join(sorted(self._packages))} are left '
                     f'out. Install them yourself.')
             return
+        found.backend = 'dnf5' if there['dnf'] == ['dnf5'] else 'dnf4'
         has = {}
         for line in there.get('package', []):
             words = line.split(' ')
@@ -495,7 +497,8 @@ class ActionModule(ActionBase):
         *packages, key = [job.dest for job, _node, _planned in found.packages] or [None]
         for dest in packages:
             found.row(dest)['came'] = 'waiting'
-        return found.result(sent=sent, packages=[] if found.problems else packages, packages_key=key)
+        return found.result(sent=sent, packages=[] if found.problems else packages, packages_key=key,
+                            packages_backend=found.backend)
 
     def _sent(self, found, job, node, planned):
         """Send one file; return the entries for the step "place", and note in the file's row how it came."""
@@ -539,7 +542,7 @@ class ActionModule(ActionBase):
                 program = shell_program(FORGET_PACKAGES, word=secrets.token_hex(8), folder=PACKAGES_FOLDER)
                 Delivery(self, self._host, None, None)._run(program, f'remove {PACKAGES_FOLDER}')
             for row in waited:
-                row['came'] = 'pushed'
+                row['came'] = 'pushed' if row.get('bytes_to_send') else 'there'
         if error:
             there, missing = (', '.join(job.dest for job, *_rest in some) for some in (parts[:done], parts[done:]))
             found.note(f'{error.message} Of this run it has {there or "nothing"}, and not {missing}.')

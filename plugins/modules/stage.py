@@ -228,6 +228,10 @@ packages_key:
   description: The public key that signed them, a path of the node.
   returned: for V(step=send), where something is sent
   type: str
+packages_backend:
+  description: V(dnf4) or V(dnf5), for O(ansible.builtin.dnf#module:use_backend).
+  returned: for V(step=send), where something is sent
+  type: str
 msg:
   description: All problems of the host.
   returned: for V(step=check), if there are any

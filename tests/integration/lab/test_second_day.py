@@ -33,7 +33,7 @@ for spec in *.spec; do rpmbuild -bb --quiet --define '_topdir /root/build' $spec
 mkdir -p unsigned signed
 find build -name '*.rpm' -exec cp {{}} unsigned \\;
 mv unsigned/* signed/ && cp signed/* unsigned/
-rpmsign --define '_gpg_name {key}@example.com' --addsign signed/*.rpm >/dev/null
+rpmsign --define '__gpg /usr/bin/gpg' --define '_gpg_name {key}@example.com' --addsign signed/*.rpm >/dev/null
 rm -rf build *.spec
 """
 PACKAGES = {'selinux-policy': ('38.1', ''), 'container-selinux': ('2.232', 'Requires: selinux-policy >= 38'),
