@@ -13,7 +13,7 @@ import secrets
 
 from ansible_collections.airgap.k3s.plugins.action import stage
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    COMMON, FAIL, INSTALL_PATH, PREVIOUS, Delivery, StagingError, Target, answers, said, shell_program)
+    COMMON, FAIL, INSTALL_PATH, PREVIOUS, StagingError, Target, answers, said, shell_program)
 
 # What K3s's manual asks for: https://docs.k3s.io/upgrades/roll-back
 ADVICE = ('K3s goes on running from the old file until it is restarted. It does not support going back across a change '

@@ -47,7 +47,8 @@ OTHER_MANAGERS = ('zypper', 'microdnf', 'yum', 'rpm-ostree')
 
 # Which packages the node has, and whether it is a system of RPM: one with dnf.
 #   takes   names, one a line
-#   answers dnf: dnf4 or dnf5; manager for each other program for packages of RPM; package (name, epoch, version, release); user
+#   answers dnf: dnf4 or dnf5; manager for each other program for packages of RPM; package (name, epoch, version,
+#           release); user
 LOOK_FOR_PACKAGES = COMMON + r'''
 if d=$(command -v dnf); then case $(readlink -f "$d") in *dnf5*) say dnf dnf5 ;; *) say dnf dnf4 ;; esac; fi
 for m in $managers; do if command -v "$m" >/dev/null 2>&1; then say manager "$m"; fi; done

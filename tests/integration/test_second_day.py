@@ -343,7 +343,7 @@ def fixture_running(cluster):
     (cluster.airgap / 'app.tar').write_bytes(index('registry.example.com:5000/app:2'))
     assert cluster.run('airgap.k3s.stage').rc == 0
     for name in NODES:
-        lists(cluster, name, {name: HERE for name in (*FULL, 'registry.example.com:5000/app:2')})
+        lists(cluster, name, dict.fromkeys((*FULL, 'registry.example.com:5000/app:2'), HERE))
     return cluster
 
 
@@ -382,7 +382,7 @@ def test_a_cluster_that_has_imported_everything_passes(running):
 @pytest.mark.parametrize('images, states, said', [
     ({FULL[0]: HERE, FULL[2]: HERE, 'registry.example.com:5000/app:2': HERE}, ('partly', 'imported'),
      f'1 of the 3 images in .*/{ARCHIVE} are missing: {FULL[1]}[.] K3s imports'),
-    ({name: HERE for name in FULL}, ('imported', 'not imported'),
+    (dict.fromkeys(FULL, HERE), ('imported', 'not imported'),
      'K3s has not imported .*/app.tar: none of its 1 images is there'),
     ({FULL[0]: f'linux/arm/v7,{HERE}', FULL[1]: 'linux/s390x', FULL[2]: '-', 'registry.example.com:5000/app:2': HERE},
      ('partly', 'imported'),

@@ -72,7 +72,8 @@ def test_the_epoch_counts_before_the_version_and_that_before_the_release(rpm, on
 
 
 @pytest.mark.parametrize('name, is_one', [
-    ('k3s-selinux-1.6-1.el9.noarch.rpm', True), ('container-selinux.rpm', True), ('selinux-policy-targeted-38.rpm', True),
-    ('k3s-selinux-1.6-1.el9.src.rpm', False), ('bash-5.rpm', False), ('k3s-selinux.txt', False), ('my-k3s-selinux.rpm', False)])
+    ('k3s-selinux-1.6-1.el9.noarch.rpm', True), ('container-selinux.rpm', True),
+    ('selinux-policy-targeted-38.rpm', True), ('k3s-selinux-1.6-1.el9.src.rpm', False), ('bash-5.rpm', False),
+    ('k3s-selinux.txt', False), ('my-k3s-selinux.rpm', False)])
 def test_selinux_packages_are_told_by_their_names(rpm, name, is_one):
     assert rpm.is_selinux_package(name) is is_one

@@ -64,8 +64,9 @@ def fixture_mirror(tmp_path, lab):
     """nginx, with two releases as K3s publishes them; the variables that name it."""
     program = shutil.which('nginx', path=os.environ['PATH'] + ':/usr/sbin')
     for version in (OLD, NEW):
-        lab.release(tmp_path / 'web' / 'srv' / version, layout='flat', version=version, size=3_000_000, images_size=500_000)
-        shutil.copy(tmp_path / 'web' / 'srv' / version / 'k3s-install.sh', tmp_path / 'web' / 'srv' / 'install.sh')
+        released = tmp_path / 'web' / 'srv' / version
+        lab.release(released, layout='flat', version=version, size=3_000_000, images_size=500_000)
+        shutil.copy(released / 'k3s-install.sh', tmp_path / 'web' / 'srv' / 'install.sh')
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
@@ -161,8 +162,8 @@ def test_the_whole_way_across_the_gap_and_back(tmp_path, lab, nodes, ways, keys,
                               env={'GNUPGHOME': str(keys / 'home')})
         assert packed.rc == 0, packed.output
         subprocess.run(['tar', '-C', inside.folder, '-xf', connected / f'{version}.tar'], check=True)
-        assert f'those that were signed: K3s {version}.' in inside.play('verify', version)
-        assert f'those that were signed: K3s {version}.' in inside.play('preflight', version, k3s_artifact_hosts='localhost')
+        for said in (inside.play('verify', version), inside.play('preflight', version, k3s_artifact_hosts='localhost')):
+            assert f'those that were signed: K3s {version}.' in said
         inside.play('preflight', version)
         inside.play('stage', version, k3s_artifact_keep_previous=True, k3s_artifact_prune=version == NEW)
         for name, arch in ARCHS.items():
@@ -175,7 +176,7 @@ def test_the_whole_way_across_the_gap_and_back(tmp_path, lab, nodes, ways, keys,
             assert images == sorted([f'k3s-airgap-images-{arch}.tar.zst', 'own.tar.gz', *left])
             assert node.path(f'{BIN}/k3s.previous').exists() == (version == NEW)
     assert 'does not support going back' in ' '.join(inside.play('rollback', NEW).split())
-    for name, arch in ARCHS.items():
+    for name in ARCHS:
         assert nodes[name].run(f'{BIN}/k3s --version').stdout.startswith(f'k3s version {OLD} ')
         assert sorted(path.name for path in nodes[name].path(BIN).iterdir()) == ['k3s', 'k3s-install.sh']
 
