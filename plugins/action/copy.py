@@ -41,6 +41,7 @@ lookup_loader.get(f'{OWN_COLLECTION}.k3s_artifact'.lstrip('.'), class_only=True)
 
 INSTALL_PATH = '/usr/local/bin/k3s'
 INSTALL_SCRIPT_NAME = 'k3s-install.sh'
+PREVIOUS = '.previous'  # after the name of the binary that is replaced, where k3s_artifact_keep_previous keeps it
 IMAGES_DIRECTORY = '/agent/images'  # below K3s's data directory, /var/lib/rancher/k3s unless --data-dir moves it
 ARCHIVE_SUFFIXES = ('.tar.zst', '.tzst', '.tar.gz', '.tgz', '.tar', '.tar.bz2', '.tbz', '.tar.lz4')
 
@@ -131,9 +132,10 @@ end_group() { kill -s KILL -- "-$1" || kill -9 -- "-$1"; }
 guarded() {
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
         $s sh -c 'mark=$1; shift
-            { { (ulimit -n 10 2>/dev/null || set -- prlimit --nofile=10 "$@"; exec "$@") </dev/null 2>&1 3>&-
+            { { n=${files:-10}
+                (ulimit -n "$n" 2>/dev/null || set -- prlimit --nofile="$n" "$@"; exec "$@") </dev/null 2>&1 3>&-
             echo "
-$mark$?" >&3; } | head -c 4096 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
+$mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
         { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!
           wait $s; end_group "$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
         wait $p; kill $w; [ -z "$s" ] || end_group "$p"; } 2>/dev/null )
@@ -262,9 +264,9 @@ fi
 # what is there.
 #   takes   dest, base, outside, size, sha256; part ("place pid"); machine: what look said; mode, owner, group; keep:
 #           "uid:gid" of what is there; probe: try it; limit: seconds for that; only: "check" ends before the rename,
-#           "place" begins there; token: what check answered
+#           "place" begins there; token: what check answered; previous: under which name what is replaced stays
 #   answers version, token, what describe says; or failed (machine, gone, short, digest, nodigest, attributes, run,
-#           busy, directory, rename) and reason
+#           busy, directory, previous, rename) and reason
 INSTALL = r'''
 trap '' HUP PIPE
 end_trial() {
@@ -318,6 +320,17 @@ if [ -n "$part" ] && [ -f "$dest" ]; then
 fi
 [ -z "$part" ] || [ ! -d "$dest" ] || fail directory
 e=$(chmod "$mode" "$target" 2>&1) || fail attributes "$e"
+is_kept() {
+    [ "$dest" -ef "$previous" ] && [ ! -L "$dest" ] && return
+    [ "$(stat -Lc %s "$dest" 2>/dev/null)" = "$size" ] && [ "$(digest <"$dest")" = "$sha256" ]
+}
+if [ -n "$part" ] && [ -n "$previous" ] && { [ -f "$dest" ] || [ -L "$dest" ]; } && ! is_kept; then
+    # By a rename, so that an older one stays until then.
+    [ ! -d "$previous" ] || fail previous 'a directory is there'
+    link=$dir/.k3s-artifact.$base.previous.$$.part
+    rm -f "$link"
+    e=$( { ln "$dest" "$link" && mv -f "$link" "$previous"; } 2>&1) || { rm -f "$link"; fail previous "$e"; }
+fi
 if [ -n "$part" ]; then
     e=$(mv -f "$part" "$dest" 2>&1) || fail rename "$e"
     part=
@@ -409,6 +422,11 @@ class Job(NamedTuple):
     trial: bool  # run it as `k3s --version` before it is put in place
     downgrade: bool = False  # an older K3s may replace a newer one
     may_come: bool = False  # in check mode, a task before it may make the folder
+    keeps: bool = False  # what it replaces stays beside it
+
+    @property
+    def previous(self):
+        return f'{self.dest}{PREVIOUS}' if self.keeps else ''
 
     @property
     def target(self):
@@ -759,7 +777,7 @@ def variables_of(job, node, planned=None):
     """Return what receive and install take, as shell variables."""
     partial = node.partial(job.artifact.sha256) if planned and planned.start else None
     return {
-        **job.target.variables(), 'only': '', 'token': '', 'waiting': '', 'from': '', 'machine': node.machine,
+        **job.target.variables(), 'only': '', 'token': '', 'waiting': '', 'from': '', 'machine': node.machine, 'previous': job.previous,
         'owner': '' if job.owner is None else job.owner,
         'group': '' if job.group is None else job.group, 'mode': job.mode, 'probe': 'yes' if job.trial else '',
         # The owner that is there is kept where that is allowed, as core's copy does.
@@ -1079,6 +1097,8 @@ class Delivery:
                    f'the file system allows programs to run; k3s_artifact_probe: false turns this check off',
             'attributes': f'owner, group or mode of {job.dest} cannot be set: {reason}',
             'directory': f'{job.dest} has become a directory',
+            'previous': f'{job.dest} cannot be kept as {job.previous}: {reason}. Put that right, or set '
+                        f'k3s_artifact_keep_previous: false',
             'rename': f'{job.dest} cannot be replaced: {reason}',
         }.get(kind, f'{job.dest} cannot be installed: {reason or output}')
         self.fail(f'{message}. {self._kept}.')
@@ -1451,8 +1471,9 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
         mode = self._mode(request)
         can_run = request.kind == 'binary' and mode is not None and int(mode, 8) & 0o111 != 0
         trial = can_run and self._trial()
+        keeps = request.kind == 'binary' and self._switch('k3s_artifact_keep_previous', False)
         return Job(artifact, request.kind, request.dest, mode, arguments.get('owner'), arguments.get('group'), trial,
-                   self._switch('k3s_artifact_downgrade', False), self._task.check_mode)
+                   self._switch('k3s_artifact_downgrade', False), self._task.check_mode, keeps)
 
     def _mode(self, request):
         mode = self._task.args.get('mode')
@@ -1486,7 +1507,7 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
             if isinstance(job, str):
                 return self._skipped(request, job)
             if shell_of(self._connection).SHELL_FAMILY != 'sh':
-                return self._through_core(job, None, None, task_vars)
+                return self._through_core(job, None, None, task_vars, 'a shell that is not POSIX')
             target = job.target
 
         def decide(node):
@@ -1509,7 +1530,7 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
         if obstacle:
             display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core',
                         host=self._host)
-            return self._through_core(job, node, planned, task_vars)
+            return self._through_core(job, node, planned, task_vars, obstacle)
         result = result_of(job, node, planned)
         if self._task.diff and result['changed']:
             result['diff'] = [difference(job, node)]
@@ -1524,7 +1545,11 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
         facts = self._vars.get('ansible_facts')
         return isinstance(facts, Mapping) and bool(facts.get('module_setup'))
 
-    def _through_core(self, job, node, planned, task_vars):
+    def _through_core(self, job, node, planned, task_vars, obstacle):
+        if job.keeps:
+            raise StagingError(f'{self._host}: {obstacle} is for copy of ansible-core, which keeps no {job.previous}. '
+                               f'Take it out of the task, or set k3s_artifact_keep_previous: false. Nothing was '
+                               f'changed.')
         arguments = {**self._task.args, 'src': job.artifact.source, 'dest': job.dest}
         arguments['mode'] = job.mode or arguments['mode']
         arguments.setdefault('checksum', job.artifact.checksum)  # what arrives must be what was verified
@@ -1552,9 +1577,15 @@ def described(job, node, planned):
     if node is not None:
         result.update(
             kind=job.kind, installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send,
-            free=node.free, node_version=job.artifact.version if planned.installed == 'same' else node.version,
+            free=node.free, previous=kept(job, planned),
+            node_version=job.artifact.version if planned.installed == 'same' else node.version,
             came='there' if planned.to_send == 0 else '')
     return result
+
+
+def kept(job, planned):
+    """Return under which name what a job replaces stays on the node, '' where it does not."""
+    return job.previous if planned.action == 'replace' else ''
 
 
 def difference(job, node):

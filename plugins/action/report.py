@@ -83,12 +83,12 @@ def files(value):
 FILE_FIELDS = {
     'kind': clean, 'source': clean, 'dest': clean, 'size': number, 'sha256': clean, 'verified': texts,
     'version': clean, 'installed': clean, 'action': clean, 'bytes_to_send': number, 'came': clean,
-    'free': number_or_none,
+    'free': number_or_none, 'previous': clean, 'missing': texts, 'elsewhere': texts,
 }
 HOST_FIELDS = {
     'host': clean, 'machine': clean, 'arch': clean, 'node_version': clean, 'version': clean, 'problems': texts,
     'warnings': texts, 'unreachable': bool, 'changed': bool, 'directory': clean, 'bytes_to_send': number,
-    'free': number_or_none, 'left_out': pairs, 'superseded': texts, 'files': files,
+    'free': number_or_none, 'left_out': pairs, 'superseded': texts, 'pruned': texts, 'files': files,
 }
 
 
@@ -262,14 +262,21 @@ def sections(rows):
     left_out = {}
     for name, why in (pair for row in rows for pair in row['left_out']):
         left_out.setdefault(why, {})[name] = True
-    superseded = [(row['host'], ', '.join(row['superseded'])) for row in rows if row['superseded']]
+    left = [(row['host'], [name for name in row['superseded'] if name not in row['pruned']]) for row in rows]
+    pruned = [(row['host'], row['pruned']) for row in rows]
     found = (
         ('Left out of the artifact directory:', [f'{why}: {", ".join(names)}' for why, names in left_out.items()]),
-        ('No longer needed on the nodes:', said_once(superseded)),
+        ('No longer needed on the nodes:', said_once(listed(left))),
+        ('No longer needed, and removed by k3s_artifact_prune:', said_once(listed(pruned))),
         ('Warnings:', said_once([(row['host'], warning) for row in rows for warning in row['warnings']])),
         ('Problems:', said_once([(row['host'], problem) for row in rows for problem in row['problems']])),
     )
     return [(heading, notes) for heading, notes in found if notes]
+
+
+def listed(named):
+    """Return (host, names as one sentence) of the pairs of host and names, for the hosts that have any."""
+    return [(host, ', '.join(names)) for host, names in named if names]
 
 
 def said_once(said):
@@ -316,12 +323,13 @@ def summary(rows):
 HOST_FACTS = {
     'host': 'host', 'machine': 'machine', 'arch': 'arch', 'K3s it has': 'node_version', 'K3s it gets': 'version',
     'bytes to send': 'bytes_to_send', 'bytes free': 'free', 'artifact directory': 'directory',
-    'no longer needed': 'superseded', 'warnings': 'warnings', 'problems': 'problems',
+    'no longer needed': 'superseded', 'removed': 'pruned', 'warnings': 'warnings', 'problems': 'problems',
 }
 FILE_FACTS = {
     'kind': 'kind', 'source': 'source', 'destination': 'dest', 'bytes': 'size', 'sha256': 'sha256',
     'verified by': 'verified', 'version': 'version', 'node had': 'installed', 'to do': 'action',
-    'bytes to send': 'bytes_to_send', 'came': 'came', 'bytes free': 'free',
+    'bytes to send': 'bytes_to_send', 'came': 'came', 'bytes free': 'free', 'kept as': 'previous',
+    'images missing': 'missing', 'images for another platform': 'elsewhere',
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -25,22 +26,75 @@ from ansible.utils.unsafe_proxy import wrap_var
 from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
-    becomes_unprivileged, checked_path, checked_switch, plain, shell_of)
+    ARCHIVE_SUFFIXES, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
+    answers, becomes_unprivileged, checked_path, checked_switch, kept, plain, said, shell_of, shell_program)
 from ansible_collections.airgap.k3s.plugins.action.report import counted, host_row, is_for_people
+from ansible_collections.airgap.k3s.plugins.action.rpm import Package, is_newer, is_selinux_package, read_package
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
 LOOKUP = 'airgap.k3s.k3s_artifact'
 lookup_loader.get(LOOKUP, class_only=True)  # once in Ansible's own process, not again in that of each host
 
-STEPS = ('look', 'send', 'place', 'check')
 DATA_DIRECTORY = '/var/lib/rancher/k3s'
-MODES = {'binary': '0755', 'script': '0755', 'archive': '0644'}
+MODES = {'binary': '0755', 'script': '0755', 'archive': '0644', 'package': '0644'}
 # A K3s that is restarted between two renames finds the images of both releases, and the new binary only with its own.
 PLACED = ('archive', 'script', 'binary')
 RELEASED_ARCHIVE = 'k3s-airgap-images-'
+# What K3s calls its own archives: architecture and version are all that may differ.
+OWN_ARCHIVE = re.compile(r'k3s-airgap-images(-({}|v?[0-9][\w.+]*))+({})'.format(
+    '|'.join(map(re.escape, k3s_artifact.ARCH_WORDS)), '|'.join(map(re.escape, ARCHIVE_SUFFIXES))), re.ASCII)
 ARTIFACT_FIELDS = ('source', 'size', 'sha256', 'verified', 'version')
 LONGEST_PROBLEM = 4000  # characters
+PACKAGES_FOLDER = '/var/cache/k3s-artifact'  # of the node, while packages are installed
+OTHER_MANAGERS = ('zypper', 'microdnf', 'yum', 'rpm-ostree')
+
+# Which packages the node has, and whether it is a system of RPM: one with dnf.
+#   takes   names, one a line
+#   answers dnf: dnf4 or dnf5; manager for each other program for packages of RPM; package (name, epoch, version,
+#           release); user
+LOOK_FOR_PACKAGES = COMMON + r'''
+if d=$(command -v dnf); then case $(readlink -f "$d") in *dnf5*) say dnf dnf5 ;; *) say dnf dnf4 ;; esac; fi
+for m in $managers; do if command -v "$m" >/dev/null 2>&1; then say manager "$m"; fi; done
+printf '%s\n' "$names" | while IFS= read -r n; do
+    if p=$(rpm -q --qf '%{NAME} %|EPOCH?{%{EPOCH}}:{0}| %{VERSION} %{RELEASE}\n' "$n" 2>/dev/null); then
+        printf '%s\n' "$p" | while IFS= read -r l; do say package "$l"; done
+    fi
+done
+say user "$(id -u)"
+say end yes
+'''
+FORGET_PACKAGES = 'if [ -d "$folder" ] && [ ! -L "$folder" ]; then rm -rf "$folder"; fi; echo "$word"\n'
+
+# Remove image archives that are no longer needed. Those that K3s does not call so are removed only if an earlier run
+# has noted them, above the folder, with inode, time and size: a run has put them there, and nobody else since.
+#   takes   folder; own and others: names, one a line; here: names of this run to note; only: "look" removes nothing
+#   answers pruned for each that is removed, kept (name: reason) for each that cannot be
+PRUNE = COMMON + r'''
+record=${folder%/*}/.k3s-artifact-placed
+of_file() { printf '%s %s\n' "$(stat -c '%i %Y %s' "$folder/$1")" "$1"; }
+is_noted() { [ -f "$record" ] && [ ! -L "$record" ] && grep -Fxq -e "$(of_file "$1")" "$record"; }
+remove() {
+    if [ ! -f "$folder/$1" ]; then return
+    elif [ "$only" = look ]; then say pruned "$1"
+    elif e=$(rm -f "$folder/$1" 2>&1); then say pruned "$1"
+    else say kept "$1: $(printf %s "$e" | tr '\n' ' ')"
+    fi
+}
+each() { [ -z "$1" ] || printf '%s\n' "$1"; }
+each "$own" | while IFS= read -r n; do remove "$n"; done
+each "$others" | while IFS= read -r n; do if [ -f "$folder/$n" ] && is_noted "$n"; then remove "$n"; fi; done
+if [ "$only" != look ]; then
+    rm -f "$record".*
+    { each "$here" | while IFS= read -r n; do if [ -f "$folder/$n" ]; then of_file "$n"; fi; done
+      if [ -f "$record" ] && [ ! -L "$record" ]; then
+          while read -r i t s n; do
+              if [ -f "$folder/$n" ] && [ "$(of_file "$n")" = "$i $t $s $n" ]; then of_file "$n"; fi
+          done <"$record"
+      fi; } 2>/dev/null | sort -u >"$record.$$"
+    if [ -s "$record.$$" ]; then mv -f "$record.$$" "$record"; else rm -f "$record.$$" "$record"; fi
+fi 2>/dev/null
+say end yes
+'''
 
 
 # --- plain data ------------------------------------------------------------------------------------------------------
@@ -88,6 +142,18 @@ def superseded(there, new):
                   if stem(name) and (stem(name) in stems or name.startswith(released)))
 
 
+def image_names(rows):
+    """Return the names of the image archives among the *rows* of a host's files."""
+    return sorted(os.path.basename(str(row.get('dest'))) for row in rows if row.get('kind') == 'archive')
+
+
+def prunable(there, new):
+    """Return (own, others): what of :func:`superseded` has a name of K3s's own, and what has not. A list of each."""
+    names = [name for name in superseded(there, new) if re.fullmatch(r'[^./\0\n][^/\0\n]*', name)]
+    return [name for name in names if OWN_ARCHIVE.fullmatch(name)], [
+        name for name in names if not OWN_ARCHIVE.fullmatch(name) and not name.startswith(RELEASED_ARCHIVE)]
+
+
 def misspelt(name, near):
     """Return a warning for a variable that is called like ours and is none; *near* is the one that it resembles."""
     return f'{name} is no variable of this collection.' + (f' Perhaps {near} was meant.' if near else '')
@@ -96,9 +162,10 @@ def misspelt(name, near):
 def file_row(job, node=None, planned=None):
     """Return what a report says of one file."""
     row = {'kind': job.kind, 'dest': job.dest, 'installed': '', 'action': '', 'bytes_to_send': 0, 'came': '',
-           'free': None, **{name: getattr(job.artifact, name) for name in ARTIFACT_FIELDS}}
+           'free': None, 'previous': '', **{name: getattr(job.artifact, name) for name in ARTIFACT_FIELDS}}
     if planned:
-        row.update(installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send, free=node.free)
+        row.update(installed=planned.installed, action=planned.action, bytes_to_send=planned.to_send, free=node.free,
+                   previous=kept(job, planned))
     return row
 
 
@@ -106,7 +173,7 @@ def sent_entry(job, node, planned, sent):
     """Return what the step "place" has to know of a file that waits on the node, or whose attributes are to be set."""
     return {'kind': job.kind, 'source': job.artifact.source, 'dest': job.dest, 'size': job.artifact.size,
             'sha256': job.artifact.sha256, 'owner': job.owner, 'machine': node.machine,
-            'uid': node.status.get('uid'), 'gid': node.status.get('gid'),
+            'uid': node.status.get('uid'), 'gid': node.status.get('gid'), 'keeps': job.keeps,
             'waiting': sent['waiting'], 'token': sent['token'], 'came': 'pushed' if planned.to_send else 'there'}
 
 
@@ -131,7 +198,8 @@ def part_of_entry(entry):
     if texts['waiting'] and not Delivery.is_waiting(texts['waiting'], texts['token']):
         return None
     artifact = SimpleNamespace(source=texts['source'], size=size, sha256=texts['sha256'])
-    job = Job(artifact, texts['kind'], texts['dest'], MODES[texts['kind']], owner, owner, trial=False)
+    job = Job(artifact, texts['kind'], texts['dest'], MODES[texts['kind']], owner, owner, trial=False,
+              keeps=entry.get('keeps') is True)
     status = {} if None in (uid, gid) else {'uid': uid, 'gid': gid}
     return job, SimpleNamespace(machine=texts['machine'], status=status), texts['waiting'], texts['token']
 
@@ -156,9 +224,11 @@ class Findings:
         self.known = known or {
             'host': host, 'machine': '', 'arch': '', 'problems': [], 'warnings': [], 'unreachable': False,
             'directory': '', 'node_version': '', 'version': '', 'bytes_to_send': 0, 'free': None, 'left_out': [],
-            'superseded': [], 'files': []}
+            'superseded': [], 'pruned': [], 'files': []}
         self.jobs = []
         self.parts = []  # (job, node, plan)
+        self.packages = []  # the same, of the packages and last of their key
+        self.backend = 'dnf4'  # what installs them, as ansible.builtin.dnf calls it
 
     @property
     def problems(self):
@@ -191,6 +261,8 @@ class Findings:
 
 class ActionModule(ActionBase):
 
+    NAME, STEPS = 'stage', ('look', 'send', 'place', 'check')
+
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         self._vars = task_vars
@@ -202,8 +274,8 @@ class ActionModule(ActionBase):
         """Return the step that the task asks for and, in a list, the result of the step that it goes on from."""
         unknown = set(self._task.args) - {'step', 'of', 'reported'}
         step, name = self._task.args.get('step', 'look'), self._task.args.get('of')
-        if unknown or step not in STEPS:
-            raise AnsibleActionFail(f'stage takes the options step, which is one of {", ".join(STEPS)}, of '
+        if unknown or step not in self.STEPS:
+            raise AnsibleActionFail(f'{self.NAME} takes the options step, which is one of {", ".join(self.STEPS)}, of '
                                     f'and reported. It got {self._task.args!r}.')
         if step == 'look':
             return step, []
@@ -255,10 +327,11 @@ class ActionModule(ActionBase):
         lookup = self._lookup
         with found.noted():
             trial, downgrade = self._switch('k3s_artifact_probe', True), self._switch('k3s_artifact_downgrade', False)
+            keeps = self._switch('k3s_artifact_keep_previous', False)
             artifact = lookup.binary()
             found.known['version'] = artifact.version
             job = self._job(artifact, 'binary', self._path('k3s_artifact_dest', INSTALL_PATH))
-            found.jobs.append(job._replace(trial=trial, downgrade=downgrade))
+            found.jobs.append(job._replace(trial=trial, downgrade=downgrade, keeps=keeps))
         with found.noted():
             artifact = lookup.script()
             if artifact:
@@ -270,11 +343,113 @@ class ActionModule(ActionBase):
                     artifact = lookup.archive(path)
                     found.jobs.append(self._job(artifact, 'archive', os.path.join(folder, os.path.basename(path))))
             found.known['left_out'] = [[os.path.basename(path), why] for path, why in lookup.left_out()]
+        self._packages = {}
+        with found.noted():
+            self._packages = self._newest_packages()
         with contextlib.suppress(AnsibleError):  # noted above
             beside = os.path.dirname(found.jobs[0].artifact.source) if found.jobs else ''
             found.known['directory'] = lookup.root or beside
         found.known['warnings'] = [misspelt(name, near) for name, near in k3s_artifact.misspelt(self._vars)]
         found.known['files'] = [file_row(job) for job in found.jobs]
+
+    def _newest_packages(self):
+        """Return (path, :class:`Package`) by name of the newest SELinux packages in the folders of the host."""
+        newest = {}
+        for folder in self._lookup._places():
+            for name in filter(is_selinux_package, self._lookup._names_in(folder)):
+                path = os.path.join(folder, name)
+                try:
+                    package = read_package(path)
+                except k3s_artifact.ArtifactError as error:
+                    raise StagingError(f'{self._host}: the package {path} {error}. Replace it, or take it out of the '
+                                       f'folder.') from None
+                if package.arch not in (None, self._lookup.host.archive_arch):
+                    continue
+                if package.name not in newest or is_newer(package, newest[package.name][1]):
+                    newest[package.name] = path, package
+        return newest
+
+    def _look_for_packages(self, found):
+        """Plan the packages that the node has not, or has in an older version, and the key that vouches for them."""
+        if not self._packages:
+            return
+        word = secrets.token_hex(8)
+        values = {'names': '\n'.join(self._packages), 'managers': ' '.join(OTHER_MANAGERS)}
+        result = self._delivery._ask(shell_program(LOOK_FOR_PACKAGES, word=word, **values), word, 'look for packages')
+        there = answers(result['stdout'], word)
+        if 'end' not in there:
+            raise StagingError(f'{self._host}: cannot look for packages on the node: {said(result)}. Run again.')
+        if 'dnf' not in there:
+            if 'manager' in there:
+                found.known['warnings'].append(
+                    f'{self._host} has {there["manager"][0]} and no dnf: {", ".join(sorted(self._packages))} are left '
+                    f'out. Install them yourself.')
+            return
+        found.backend = 'dnf5' if there['dnf'] == ['dnf5'] else 'dnf4'
+        has = {}
+        for line in there.get('package', []):
+            words = line.split(' ')
+            if len(words) == 4:
+                has[words[0]] = Package(words[0], *words[1:])
+        wanted = []
+        for name, (path, package) in sorted(self._packages.items()):
+            artifact = k3s_artifact.verified_file(
+                path, self._lookup.host, (os.path.basename(path),),
+                'signed' if self._lookup.get_option('verify') == 'signed' else 'auto', lambda *_file: [],
+                self._lookup.root, 'script', self._lookup._keyring)  # as for the script, lists of K3s do not name it
+            job = self._job(artifact, 'package', f'{PACKAGES_FOLDER}/{os.path.basename(path)}')._replace(may_come=True)
+            row = {**file_row(job), 'version': str(package)}
+            found.known['files'].append(row)
+            if name in has and not is_newer(package, has[name]):
+                row.update(installed='same', action='nothing')
+            else:
+                row.update(installed='different' if name in has else 'absent',
+                           action='replace' if name in has else 'install')
+                wanted.append((job, row, package))
+        if wanted:
+            self._plan_packages(found, wanted, there.get('user') == ['0'])
+
+    def _plan_packages(self, found, wanted, is_root):
+        names = ', '.join(package.name for _job, _row, package in wanted)
+        if not is_root:
+            raise StagingError(f'{self._host}: only root installs packages ({names}). Set k3s_artifact_become: true, '
+                               f'or take them out of the artifact directory.')
+        unsigned = [job.artifact.source for job, _row, package in wanted if not package.is_signed]
+        if unsigned:
+            raise StagingError(f'{self._host}: {", ".join(unsigned)}: the package is not signed, so nobody vouches for '
+                               f'it. Take it from its publisher again, or sign it with rpmsign.')
+        key = self._job(self._rpm_key(names), 'package', f'{PACKAGES_FOLDER}/key.asc')._replace(may_come=True)
+        nodes = self._delivery.look(*(job.target for job, _row, _package in wanted), key.target)
+        for job, node in zip([*(job for job, _row, _package in wanted), key], nodes):
+            if self._is_told:
+                node = node._replace(arch=job.artifact.arch)
+            planned = self._delivery.plan(job, node._replace(free=None))
+            if planned.refusal:
+                raise StagingError(f'{self._host}: {planned.refusal}.')
+            found.packages.append((job, node, planned))
+            found.parts.append((job, node, planned))
+            if job is not key:
+                found.row(job.dest).update(bytes_to_send=planned.to_send, free=node.free)
+
+    def _rpm_key(self, names):
+        """Return the public key that signed the packages, a file of the controller, as an artifact."""
+        key = self._lookup.setting('k3s_artifact_rpm_key')
+        if not key or not isinstance(key, str) or '\0' in key:
+            raise StagingError(f'{self._host}: {names} are to be installed, and k3s_artifact_rpm_key is '
+                               f'{"not set" if not key else "no path"}. Set it to the file with the public key that '
+                               f'signed them: without it nothing vouches for them, and the check is not switched off. '
+                               f'Or take them out of the artifact directory.')
+        places = (self._loader.path_dwim(key), os.path.abspath(os.path.expanduser(key)))
+        path = next(filter(os.path.lexists, places), places[0])
+        try:
+            with k3s_artifact.opened(path) as (file, _status):
+                if b'-----BEGIN PGP PUBLIC KEY BLOCK-----' not in file.read(k3s_artifact.MIB):
+                    raise k3s_artifact.ArtifactError('holds no public key in the form that rpm takes (gpg --armor '
+                                                     '--export)')
+            return k3s_artifact.verified_file(path, self._lookup.host, (), 'none', None)
+        except k3s_artifact.ArtifactError as error:
+            raise StagingError(f'{self._host}: k3s_artifact_rpm_key {path} {error}. Set it to the file with the public '
+                               f'key that signed the packages.') from None
 
     def _job(self, artifact, kind, dest):
         owner = 'root' if self._connection.become else None
@@ -294,9 +469,12 @@ class ActionModule(ActionBase):
                     found.known['node_version'] = job.artifact.version if planned.installed == 'same' else node.version
                 if planned.refusal:
                     raise StagingError(f'{self._host}: {planned.refusal}.')
+        with found.noted():
+            self._look_for_packages(found)
         beside = {name for _job, node, _planned in found.parts for name in node.beside}
-        new = [os.path.basename(job.dest) for job in found.jobs if job.kind == 'archive']
-        found.known['superseded'] = superseded(beside, new)
+        found.known['superseded'] = superseded(beside, image_names(found.known['files']))
+        with found.noted():
+            self._prune(found, only='look')
         for sentence in missing_room(found.parts):
             found.note(f'{self._host}: {sentence}.')
         free = [node.free for _job, node, _planned in found.parts if node.free is not None]
@@ -315,8 +493,16 @@ class ActionModule(ActionBase):
             if found.problems:
                 break
             with found.noted():
-                sent += self._sent(found, job, node, planned)
-        return found.result(sent=sent)
+                if job.kind == 'package':
+                    if planned.action != 'nothing':
+                        self._delivery.send_and_install(job, node, planned)
+                else:
+                    sent += self._sent(found, job, node, planned)
+        *packages, key = [job.dest for job, _node, _planned in found.packages] or [None]
+        for dest in packages:
+            found.row(dest)['came'] = 'waiting'
+        return found.result(sent=sent, packages=[] if found.problems else packages, packages_key=key,
+                            packages_backend=found.backend)
 
     def _sent(self, found, job, node, planned):
         """Send one file; return the entries for the step "place", and note in the file's row how it came."""
@@ -339,8 +525,8 @@ class ActionModule(ActionBase):
     def _place(self, sent):
         found = Findings(self._host, known_of(sent))
         if self._task.check_mode or found.problems:
-            changes = any(row['action'] != 'nothing' for row in found.known['files'])
-            return found.result(changed=changes and not found.problems)
+            changes = found.known.get('pruned') or any(row['action'] != 'nothing' for row in found.known['files'])
+            return found.result(changed=bool(changes) and not found.problems)
         entries = sent.get('sent')
         parts = [part_of_entry(entry) for entry in entries] if isinstance(entries, list) else [None]
         if None in parts:
@@ -354,13 +540,46 @@ class ActionModule(ActionBase):
                 done, error = Delivery(self, self._host, None, None).place(*parts)
         for job, *_rest in parts[:done]:
             found.row(job.dest)['came'] = came[job.dest]
+        waited = [row for row in found.known['files'] if row.get('kind') == 'package' and row.get('came') == 'waiting']
+        if waited:  # the playbook has installed them
+            with found.noted():
+                program = shell_program(FORGET_PACKAGES, word=secrets.token_hex(8), folder=PACKAGES_FOLDER)
+                Delivery(self, self._host, None, None)._run(program, f'remove {PACKAGES_FOLDER}')
+            for row in waited:
+                row['came'] = 'pushed' if row.get('bytes_to_send') else 'there'
         if error:
             there, missing = (', '.join(job.dest for job, *_rest in some) for some in (parts[:done], parts[done:]))
             found.note(f'{error.message} Of this run it has {there or "nothing"}, and not {missing}.')
         elif found.problems:
             found.note(f'{self._host}: the connection broke while the files were put in place. Run again, which finds '
                        f'out what it has.')
-        return found.result(changed=done > 0)
+        if not found.problems:
+            with found.noted():
+                self._prepare(found.known.get('machine'))
+                self._prune(found)
+        return found.result(changed=done > 0 or bool(found.known['pruned']))
+
+    def _prune(self, found, only=''):
+        """Remove what the image archives of the host supersede, or with *only* "look" say what would be removed."""
+        if not self._switch('k3s_artifact_prune', False):
+            return
+        new = image_names(found.known['files'])
+        own, others = prunable(filter(None, map(to_text, found.known['superseded'])), new)
+        found.known['pruned'] = []
+        if not own and not others and (only or all(map(OWN_ARCHIVE.fullmatch, new))):
+            return
+        folder = checked_path(self._host, *images_directory(self._lookup.setting))
+        word, what = secrets.token_hex(8), f'remove what is no longer needed from {folder}'
+        here = [name for name in new if not OWN_ARCHIVE.fullmatch(name)]
+        values = {name: '\n'.join(names) for name, names in (('own', own), ('others', others), ('here', here))}
+        result = self._delivery._ask(shell_program(PRUNE, word=word, folder=folder, only=only, **values), word, what)
+        found_there = answers(result['stdout'], word)
+        if 'end' not in found_there:
+            raise StagingError(f'{self._host}: cannot {what}: {said(result)}. Everything else is in place. Run again.')
+        found.known['pruned'] = [name for name in found_there.get('pruned', []) if name in own or name in others]
+        for entry in found_there.get('kept', []):
+            found.note(f'{self._host}: an image archive in {folder} is no longer needed and cannot be removed, '
+                       f'{entry}. Everything else is in place.')
 
     # --- check
 

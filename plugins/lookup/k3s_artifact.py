@@ -55,7 +55,8 @@ options:
       - V(script) is the absolute path of the verified install script C(k3s-install.sh) beside the image archives, none
         or one.
       - V(directory) is the folder of the host's architecture in the artifact directory, for C(airgap_dir) in the
-        inventory of k3s-ansible. The binary that k3s-ansible picks from it is verified.
+        inventory of k3s-ansible. The binary that k3s-ansible picks from it is verified. Where the artifact directory
+        has SELinux packages (C(k3s-selinux*.rpm)) that the folder lacks, a warning says so.
       - V(sha256) is the SHA-256 digest of the verified binary, in lower-case hexadecimal digits.
     type: list
     elements: str
@@ -310,6 +311,9 @@ ARCH_WORD = re.compile(r'(?<![a-z0-9])(?!(?<=\.)386)(?:{})(?![a-z0-9])'.format(
 # A K3s binary that somebody saved with its version in the name.
 VERSIONED_BINARY = re.compile(r'k3s[-_.].*\d+\.\d+\.\d+.*', re.IGNORECASE)
 NO_BINARY = (*ARCHIVE_SUFFIXES, *OTHER_SUFFIXES, '.txt', '.sha256', '.sh', '.asc', '.sig', '.minisig', '.json', '.rpm')
+
+# What K3s's policy for SELinux comes as.
+SELINUX_PACKAGE = re.compile(r'(?:k3s-selinux|container-selinux|selinux-policy).*(?<!\.src)\.rpm')
 
 # Under these names k3s-ansible looks for the binary in its airgap_dir, before it looks for plain `k3s`.
 K3S_ANSIBLE_NAME = {'aarch64': 'k3s-arm64', 'armv7l': 'k3s-arm'}
@@ -1477,10 +1481,13 @@ KNOWN_VARIABLES = {
     'k3s_artifact_images': 'globs that narrow which image archives are taken',
     'k3s_artifact_images_dest': 'the images directory on the node',
     'k3s_artifact_keep_going': 'true: put in place what can be, host by host',
+    'k3s_artifact_keep_previous': 'true: the binary that is replaced stays beside the new one',
     'k3s_artifact_keyring': 'the public key of a signed checksum list',
     'k3s_artifact_machine': 'what the node calls itself',
     'k3s_artifact_probe': 'false: the new binary is not tried on the node',
+    'k3s_artifact_prune': 'true: image archives that are no longer needed are removed from the nodes',
     'k3s_artifact_report': 'where the report is written',
+    'k3s_artifact_rpm_key': 'the public key that signed the SELinux packages',
     'k3s_artifact_scratch': 'the scratch folder of the demo',
     'k3s_artifact_sign_key': 'the key that signs a bundle',
     'k3s_artifact_sign_password': 'the password of that key',
@@ -1738,6 +1745,11 @@ class LookupModule(LookupBase):
         if not os.path.exists(os.path.join(folder, 'k3s-install.sh')):
             display.warning(f'{folder} holds no k3s-install.sh: k3s-ansible will try to download it. Put the install '
                             f'script of the K3s release there.')
+        lacking = [name for name in self._names_in(root)
+                   if SELINUX_PACKAGE.fullmatch(name) and not os.path.exists(os.path.join(folder, name))]
+        if lacking:
+            warn_once(f'{root} has {", ".join(lacking)}, and {folder} has not: k3s-ansible takes SELinux packages from '
+                      f'there only. Link or copy them into it.')
         return [folder]
 
     # --- what the action asks for

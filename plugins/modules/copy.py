@@ -161,11 +161,14 @@ notes:
   - A staged file needs a POSIX shell with coreutils and find, or BusyBox, on the node, and no Python.
   - >-
     Variables of the host that are read here are C(k3s_artifact_dest), C(k3s_artifact_images_dest),
-    C(k3s_artifact_probe) and C(k3s_artifact_downgrade). The lookup reads C(k3s_artifact_dir), C(airgap_dir),
-    C(k3s_artifact_machine), C(k3s_binary_map), C(k3s_artifact_verify), C(k3s_artifact_keyring), C(k3s_artifact_images)
-    and C(k3s_version). A fact of the node with such a name is an error.
+    C(k3s_artifact_probe), C(k3s_artifact_downgrade) and C(k3s_artifact_keep_previous). The lookup reads
+    C(k3s_artifact_dir), C(airgap_dir), C(k3s_artifact_machine), C(k3s_binary_map), C(k3s_artifact_verify),
+    C(k3s_artifact_keyring), C(k3s_artifact_images) and C(k3s_version). A fact of the node with such a name is an error.
   - C(k3s_artifact_probe=false) leaves out both runs of K3s on the node, also the one that tells whether the node has a
     newer K3s.
+  - C(k3s_artifact_keep_previous=true) leaves the binary that is replaced beside the new one, as C(k3s.previous), by a
+    hard link. The playbook C(airgap.k3s.rollback) puts it back. A task that ansible-core's copy carries out is an error
+    then, for that keeps none.
   - Loose, in a folder C(action_plugins/), this plugin is reached by C(copy) and C(ansible.legacy.copy), never by
     C(ansible.builtin.copy). Under any other name that leads to it (a renamed file, C(plugin_routing), the keyword
     C(collections)) it does the same.
@@ -331,6 +334,11 @@ k3s_artifact:
       returned: success
       type: str
       sample: v1.30.8+k3s1
+    previous:
+      description: Where the binary that is replaced stays. Empty without C(k3s_artifact_keep_previous=true).
+      returned: success
+      type: str
+      sample: /usr/local/bin/k3s.previous
     came:
       description:
         - V(pushed) if the task sent the file, V(there) if there was nothing to send. Empty in check mode for a file

@@ -72,6 +72,20 @@ notes:
     data directory. Where it is set, k3s-ansible makes a link of C(/var/lib/rancher/k3s), and that fails if a folder
     with files is there already. C(k3s_artifact_data_dir) is for a data directory that is set in another way, such as
     C(--data-dir) in C(extra_server_args).
+  - C(k3s_artifact_keep_previous=true) leaves the binary that is replaced beside the new one, as C(k3s.previous), for
+    M(airgap.k3s.rollback).
+  - >-
+    An image archive that is staged takes the place of the same archive in another compression and, where it is one of
+    K3s's own, of those of other releases and architectures. C(k3s_artifact_prune=true) removes them, after everything
+    is in place. It removes what has a name of K3s's own, such as C(k3s-airgap-images-arm64-v1.30.8.tar.gz), and of
+    other archives only what an earlier run with C(k3s_artifact_prune=true) had and nobody has touched since. Such a run
+    notes them in C(.k3s-artifact-placed) above the images directory.
+  - >-
+    SELinux packages of the artifact directory (C(k3s-selinux*.rpm), C(container-selinux*.rpm), C(selinux-policy*.rpm))
+    go to nodes that have dnf, where they are missing or older. C(k3s_artifact_rpm_key) is the file with the public key
+    that signed them, on the controller. Without it they are an error. V(send) puts them into C(/var/cache/k3s-artifact)
+    and returns their paths, for M(ansible.builtin.rpm_key) and M(ansible.builtin.dnf), and V(place) removes that
+    folder.
   - C(k3s_artifact_probe=false) does not try the binary on the node. C(k3s_artifact_downgrade=true) allows an older
     K3s.
   - Where the task becomes root, what is staged belongs to root. Else it belongs to the user who logs in.
@@ -189,11 +203,17 @@ k3s_artifact:
       type: list
       elements: str
       returned: success
+    pruned:
+      description: Those of them that are removed, or are to be, where C(k3s_artifact_prune) is true.
+      type: list
+      elements: str
+      returned: success
     files:
       description:
-        - The host's files, each with C(kind) (binary, script, archive), C(source), C(dest), C(size), C(sha256),
-          C(verified), C(version), C(installed) (what is at the destination), C(action), C(bytes_to_send), C(free) and
-          C(came).
+        - The host's files, each with C(kind) (binary, script, archive, package), C(source), C(dest), C(size),
+          C(sha256),
+          C(verified), C(version), C(installed) (what is at the destination), C(action), C(bytes_to_send), C(free),
+          C(came) and C(previous) (where the binary that it replaces stays).
         - C(action) is V(nothing), V(install), V(replace) or V(attributes), the last where only owner, group or mode
           differ.
         - C(came) is empty after V(look), V(waiting) for what V(send) sent. After V(place) it is V(pushed) for what
@@ -206,6 +226,19 @@ sent:
   returned: for V(step=send)
   type: list
   elements: dict
+packages:
+  description: SELinux packages that are to be installed, paths of the node.
+  returned: for V(step=send), where something is sent
+  type: list
+  elements: str
+packages_key:
+  description: The public key that signed them, a path of the node.
+  returned: for V(step=send), where something is sent
+  type: str
+packages_backend:
+  description: V(dnf4) or V(dnf5), for O(ansible.builtin.dnf#module:use_backend).
+  returned: for V(step=send), where something is sent
+  type: str
 msg:
   description: All problems of the host.
   returned: for V(step=check), if there are any

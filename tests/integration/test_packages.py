@@ -29,7 +29,7 @@ LITTER = ('.env', '.vault_pass', 'vault_pass.txt', 'vault.yml', 'inventory.yml',
           '.ansible/x', '.cache/x')
 # What the product is: by folder, what the files that make it are called.
 PRODUCT = {'.': 'CHANGELOG.rst|COPYING|README.md', 'docs': r'.*\.(md|png|svg)', 'meta': 'runtime.yml',
-           'playbooks': r'(bundle|demo|download|preflight|stage|verify)\.yml',
+           'playbooks': r'(bundle|check|demo|download|preflight|rollback|stage|verify)\.yml',
            'playbooks/files': r'pretend_release\.py',
            'plugins/action': r'.*\.py', 'plugins/lookup': r'.*\.py', 'plugins/modules': r'.*\.py'}
 

@@ -63,6 +63,19 @@ def test_an_archive_of_ones_own_supersedes_none_of_the_release(stage):
     assert stage.superseded(['k3s-airgap-images-arm64.tar.zst'], ['own.tar']) == []
 
 
+@pytest.mark.parametrize('name, is_own', [
+    ('k3s-airgap-images-arm64.tar.gz', True), ('k3s-airgap-images-amd64-v1.30.8.tar', True),
+    ('k3s-airgap-images-v1.30.8+k3s1-armhf.tar.zst', True), ('k3s-airgap-images.tar', False),
+    ('k3s-airgap-images-extra.tar', False), ('k3s-airgap-images-extra-arm64.tar', False),
+    ('k3s-airgap-images-arm64.tar.xz', False), ('k3s-airgap-images-arm64', False), ('own.tgz', None),
+    ('../k3s-airgap-images-arm64.tar.gz', False), ('k3s-airgap-images-arm64\n.tar.gz', False), ('other.tar', False)])
+def test_only_what_k3s_calls_its_own_is_removed_without_a_note_of_an_earlier_run(stage, name, is_own):
+    """None: with a note; what has K3s's prefix and another word is never removed."""
+    own, others = stage.prunable([name, 'k3s-airgap-images-arm64.tar.zst', 'own.tar'],
+                                 ['k3s-airgap-images-arm64.tar.zst', 'own.tar'])
+    assert (own, others) == ([name] if is_own else [], [name] if is_own is None else [])
+
+
 ENTRY = {'kind': 'binary', 'source': '/srv/k3s', 'dest': '/usr/local/bin/k3s', 'size': 7, 'sha256': 'ab' * 32,
          'owner': 'root', 'machine': 'x86_64',
          'uid': 0, 'gid': 0, 'waiting': 'dir 123', 'token': '12 34 7', 'came': 'pushed'}

@@ -58,7 +58,7 @@ def fixture_armhf(lab):
 
 @pytest.fixture(scope='session', name='extra_nodes')
 def fixture_extra_nodes(lab):
-    """A function that gives nodes of a kind (`busybox`, `slow`, `amd64`), started when first asked for."""
+    """A function that gives nodes of a kind (`busybox`, `rpm`, `slow`, `amd64`), started when first asked for."""
     started = []
 
     def give(kind, count=1):

@@ -22,7 +22,8 @@ import lab_system as system
 from lab_roots import remove_tree
 from lab_system import LabError, run, wait_until
 
-MACHINES = {'amd64': 'x86_64', 'arm64': 'aarch64', 'armhf': 'armv7l', 'busybox': 'x86_64', 'slow': 'x86_64'}
+MACHINES = {'amd64': 'x86_64', 'arm64': 'aarch64', 'armhf': 'armv7l', 'busybox': 'x86_64', 'rpm': 'x86_64',
+            'slow': 'x86_64'}
 ARCHES = {'x86_64': 'amd64', 'aarch64': 'arm64', 'armv7l': 'arm'}
 ROOTS = {kind: 'amd64' if kind == 'slow' else kind for kind in MACHINES}
 HOST_KEY_OPTIONS = ('-o', 'StrictHostKeyChecking=no', '-o', 'UserKnownHostsFile=/dev/null')

@@ -25,6 +25,7 @@ KINDS = {
     'arm64': ('arm64', PACKAGES),
     'armhf': ('armhf', PACKAGES),
     'busybox': ('amd64', ('busybox-static',)),
+    'rpm': ('amd64', (*PACKAGES, 'dnf', 'rpm', 'gnupg')),  # has dnf, and can build and sign packages
 }
 ADMIN, GUEST = 'admin', 'guest'
 USERS = {'root': (0, '/root'), ADMIN: (2001, '/home/admin'), GUEST: (2002, '/home/guest'),

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """airgap.k3s.bundle and verify, and the way of the tar to the lookup. Needs gpg and minisign, no nodes."""
 
+import contextlib
 import fcntl
 import functools
 import http.server
@@ -335,8 +336,13 @@ def test_two_runs_at_once_are_refused(tmp_path, keys, airgap):
 
 @pytest.fixture(name='mirror')
 def fixture_mirror(tmp_path):
-    """A web server that has the release as K3s publishes it; the variables that name it."""
+    """A web server that has two releases as K3s publishes them; the variables that name it."""
     support.release(tmp_path / 'mirror' / 'v1.31.4+k3s1', 'amd64', 'arm64', 'arm')
+    for path in support.release(tmp_path / 'mirror' / 'v1.32.1+k3s1', 'amd64', 'arm64', 'arm').values():
+        before = support.sha256(path)
+        path.write_bytes(path.read_bytes().replace(b'v1.31.4', b'v1.32.1'))
+        for each in path.parent.glob('sha256sum-*'):
+            each.write_text(each.read_text().replace(before, support.sha256(path)))
     (tmp_path / 'mirror' / 'install.sh').write_text('#!/bin/sh\n')
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / 'mirror')
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
@@ -346,14 +352,26 @@ def fixture_mirror(tmp_path):
         server.shutdown()
 
 
+@contextlib.contextmanager
+def stand_in_for_k3s(installed):
+    """Put a program that lists no images in the place of K3s, which cannot run here."""
+    kept = installed.with_name('kept')
+    installed.rename(kept)
+    installed.write_text('#!/bin/sh\necho "REF TYPE DIGEST SIZE PLATFORMS LABELS"\n')
+    installed.chmod(0o755)
+    yield
+    kept.rename(installed)
+
+
 def test_every_command_of_the_page_runs_in_its_order(tmp_path, keys, mirror):
     page = (support.ROOT / 'docs' / 'carry.md').read_text().replace('/srv/', f'{tmp_path}/srv/')
     for folder in ('srv/rpm', 'srv/inside', 'node/bin', 'node/agent/images'):
         (tmp_path / folder).mkdir(parents=True)
     for name in ('k3s-selinux-1.6-1.el9.noarch.rpm', 'container-selinux.rpm'):
         (tmp_path / 'srv' / 'rpm' / name).write_bytes(b'rpm')
-    variables, = re.findall(r'^```yaml\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
-    (tmp_path / 'bundle.yml').write_text(variables)
+    for name, variables in zip(('bundle.yml', 'upgrade.yml'),
+                               re.findall(r'^```yaml\n(.*?)^```', page, re.MULTILINE | re.DOTALL)):
+        (tmp_path / name).write_text(variables)
     node = {'ansible_connection': 'local', 'ansible_python_interpreter': sys.executable,
             'k3s_artifact_machine': 'aarch64',
             'k3s_artifact_probe': False, 'k3s_artifact_become': False, 'k3s_artifact_dest': f'{tmp_path}/node/bin/k3s',
@@ -365,17 +383,23 @@ def test_every_command_of_the_page_runs_in_its_order(tmp_path, keys, mirror):
                               ANSIBLE_INVENTORY=str(tmp_path / 'connected.yml'),
                               PATH=f'{support.PROGRAMS}:{os.environ["PATH"]}')
     (keys / 'page').mkdir(mode=0o700)
+    old, new = (tmp_path / 'mirror' / version / 'k3s-arm64' for version in ('v1.31.4+k3s1', 'v1.32.1+k3s1'))
+    installed, staged = tmp_path / 'node' / 'bin' / 'k3s', []
     try:
         for block in re.findall(r'^```console\n(.*?)^```', page, re.MULTILINE | re.DOTALL):
-            done = subprocess.run(['sh', '-ec', block], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True, check=False)
+            runs = contextlib.nullcontext() if 'airgap.k3s.check' not in block else stand_in_for_k3s(installed)
+            with runs:
+                done = subprocess.run(['sh', '-ec', block], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, text=True, check=False)
             assert done.returncode == 0, done.stdout
+            if installed.exists() and support.sha256(installed) not in staged[-1:]:
+                staged.append(support.sha256(installed))
     finally:
         subprocess.run(['gpgconf', '--homedir', keys / 'page', '--kill', 'all'], check=False)
-    released = tmp_path / 'mirror' / 'v1.31.4+k3s1' / 'k3s-arm64'
-    assert support.sha256(tmp_path / 'node' / 'bin' / 'k3s') == support.sha256(released)
+    assert staged == [support.sha256(old), support.sha256(new), support.sha256(old)]
     inside = tmp_path / 'srv' / 'inside' / 'airgap'
+    assert (tmp_path / 'srv' / 'inside' / 'v1.32.1' / 'SHA256SUMS.asc').exists()
     assert sorted(path.name for path in inside.iterdir()) == ['SHA256SUMS', 'SHA256SUMS.asc', 'amd64', 'arm', 'arm64',
                                                               'manifest.json']
     with tarfile.open(tmp_path / 'srv' / 'k3s.tar') as tar:
