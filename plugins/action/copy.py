@@ -10,6 +10,7 @@ for users is that of the module copy.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import importlib.util
@@ -20,6 +21,8 @@ import select
 import shlex
 import sys
 import time
+import urllib.parse
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import ansible.plugins.action
@@ -51,6 +54,9 @@ BLOCK = 65536  # bytes; a partial file is continued at a multiple of it, or is c
 STALE = 1440  # minutes after which a partial file is nobody's any more
 TRIAL_SECONDS = 20  # for `k3s --version`, and for restorecon
 STALL_SECONDS = 120  # without a byte that the connection takes
+PATIENCE = 20  # seconds; what a mirror sends less than LEAST bytes in is given up
+LEAST = PATIENCE * 16384
+CAME = {'': 'there', 'stream': 'pushed', 'put_file': 'pushed', 'fetch': 'fetched', 'relay': 'relayed'}  # by way
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 LONGEST_ANSWER = 300  # characters of a line of a node
 LONGEST_ERROR = 2000  # characters of what ssh and its server say of a connection that failed
@@ -209,8 +215,8 @@ part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
 # receive: a partial file of this run's own, with what an earlier run left in it, continued from standard input or
 # from a file.
 #   takes   dest, base, outside, size, sha256; start: the bytes that are there already, old: where ("place pid");
-#           from: a file of the node to read in place of standard input
-#   answers part: "place pid" of the file; or failed (gone, write, short, folder) and reason
+#           from: a file of the node to read in place of standard input; url: what is fetched in place of both
+#   answers part: "place pid" of the file; or failed (gone, write, short, folder, fetch) and reason
 RECEIVE = COMMON + FAIL + r'''
 trap '' HUP
 if [ ! -d "$dir" ]; then e=$(mkdir -p "$dir" 2>&1) || fail folder "$e"; fi
@@ -241,7 +247,8 @@ else
 fi
 say part "$s $$"
 if [ "$start" != "$size" ]; then
-    if [ -n "$from" ]; then e=$(dd if="$from" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
+    if [ -n "$url" ]; then fetch
+    elif [ -n "$from" ]; then e=$(dd if="$from" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
     else
         n=$(( (size - start) / block )); tail=$(( (size - start) % block )); at=$(( start / block ))
         e=
@@ -343,6 +350,67 @@ if [ -z "$from" ]; then
     exec 3<&-
 fi
 ''' + INSTALL
+
+# fetch: what is missing in the partial file comes from a web server, by curl or wget. No word of the server is trusted:
+# it gets no more room than the file has, no more time than PATIENCE, no other address is asked for it, and whether it
+# was right is for the digest to say. Secrets are in a file, which is read and taken away; never in an argument.
+#   takes   what receive takes; url; secrets: that file, of shell assignments; direct: past all proxies; ca; rate:
+#           bytes in a second; patience, least; from: standard input says nothing of the end of the run
+FETCH = r'''
+by_curl() {
+    [ "$start" = 0 ] || set -- --continue-at "$start"
+    [ -z "$rate" ] || set -- "$@" --limit-rate "$rate"
+    [ -z "$ca" ] || set -- "$@" --cacert "$ca"
+    exec curl -q --silent --show-error --fail --proto =http,https --connect-timeout 10 \
+        --write-out ' (HTTP status %{http_code})' --output "$part" "$@" --config - "$url" <<END
+$curl_lines
+END
+}
+by_wget() {
+    [ "$start" = 0 ] || set -- --continue
+    [ -z "$rate" ] || set -- "$@" --limit-rate="$rate"
+    [ -z "$ca" ] || set -- "$@" --ca-certificate="$ca"
+    if [ -n "$wget_lines" ]; then printf '%s\n' "$wget_lines" >"$secrets.rc"; set -- "$@" --config="$secrets.rc"; fi
+    HOME=/nonexistent; export HOME
+    exec wget --no-verbose --tries=1 --max-redirect=0 --timeout="$patience" --output-document="$part" "$@" "$url"
+}
+by_busybox() {
+    [ "$start" = 0 ] || set -- -c
+    exec wget -q "$@" -O "$part" "$url"  # never with -T: that of Debian 12 crashes then
+}
+fetch() {
+    curl_lines=; wget_lines=; client=
+    if [ -n "$secrets" ]; then . "$secrets"; rm -f "$secrets"; fi
+    [ -z "$direct" ] || unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY
+    if command -v curl >/dev/null 2>&1; then client=curl
+    elif command -v wget >/dev/null 2>&1; then
+        case $(wget --help 2>&1) in *BusyBox*) client=busybox ;; *) client=wget ;; esac
+    else fail fetch 'the node has neither curl nor wget'
+    fi
+    case $client:$wget_lines in
+        busybox:?*) fail fetch 'wget of BusyBox would show the header or password to every user of the node' ;;
+    esac
+    exec 3<&0
+    e=$( exec 2>&1
+        ( ulimit -f "$(( size / 512 + 2048 ))" 2>/dev/null; "by_$client" ) </dev/null 3<&- & f=$!
+        { t=0; seen=$start
+          while sleep 1; do
+              n=$(size_of "$part"); t=$(( t + 1 ))
+              [ "$n" -lt "$size" ] || break
+              [ "$t" -ge "$patience" ] || continue
+              [ $(( n - seen )) -ge "$least" ] || break
+              t=0; seen=$n
+          done
+          kill "$f"; } >/dev/null 2>&1 3<&- & w=$!
+        c=; if [ -z "$from" ]; then { cat <&3; kill "$f"; } >/dev/null 2>&1 & c=$!; fi
+        wait "$f"; code=$?; kill "$w" $c 2>/dev/null
+        [ "$code" != 143 ] || printf 'given up: fewer than %s bytes in %s seconds' "$least" "$patience" )
+    exec 3<&-
+    [ -z "$secrets" ] || rm -f "$secrets.rc"
+    dd if=/dev/null of="$part" conv=notrunc,fsync 2>/dev/null
+    [ "$(size_of "$part")" -ge "$size" ] || fail fetch "$client: $(printf %s "$e" | head -c 1000)"
+}
+'''
 
 
 def shell_program(script, **values):
@@ -589,11 +657,87 @@ def resume_at(file, path, partial):
     return partial.length if known.hexdigest() == partial.digest else 0
 
 
+# --- a mirror --------------------------------------------------------------------------------------------------------
+
+
+class Mirror(NamedTuple):
+    """A web server from which a node fetches files itself."""
+
+    url: str = ''  # of the folder *root*, without a slash at its end; empty: there is none
+    root: str = ''  # the artifact directory on the controller
+    secrets: str = ''  # shell assignments with what nobody may read: header lines for curl and wget, a proxy
+    ca: str = ''  # path of a file on the node
+    direct: bool = False  # past all proxies
+    only: bool = False  # fail rather than push
+    rate: int | None = None  # bytes in a second that each transfer over the link may have, also a pushed one
+
+    def url_of(self, path):
+        """Return the address of the file *path* of the controller, '' where the mirror has none."""
+        if not self.url or not self.root or not path.startswith(self.root.rstrip('/') + '/'):
+            return ''
+        return f'{self.url}/{urllib.parse.quote(os.path.relpath(path, self.root))}'
+
+
+NO_MIRROR = Mirror()
+
+
+def mirror_of(host, setting, root):
+    """Return the :class:`Mirror` that the variables of *host* say; no error repeats what may be a secret.
+
+    setting: gives the value of a variable. root: gives the artifact directory, None without one.
+    """
+    def refuse(name, advice):
+        raise StagingError(f'{name} of {host} {advice}.')
+    rate = setting('k3s_artifact_rate')
+    match = re.fullmatch(r'([0-9]{1,12})([kM]?)', str(rate or ''))
+    limit = int(match[1]) * {'': 1, 'k': 1000, 'M': 1000000}[match[2]] if match else 0
+    if rate and limit < 4 * LEAST // PATIENCE:
+        refuse('k3s_artifact_rate', f'is {rate!r}. Write bytes in a second, such as 500k or 2M, and at least 66k')
+    none = Mirror(rate=limit or None)
+    url = setting('k3s_artifact_url')
+    if not url:
+        return none
+    if not isinstance(url, str) or not re.fullmatch(r'https?://[^\s/?#@\\"\x00-\x20\x7f]+(/[^\s?#\\"\x00-\x20\x7f]*)?',
+                                                    url):
+        refuse('k3s_artifact_url', 'is no address of a folder, http:// or https:// with a host and a path, and without '
+                                   'a user, a query or blanks. A user goes into k3s_artifact_url_username')
+    headers = setting('k3s_artifact_url_headers') or {}
+    if not isinstance(headers, Mapping):
+        refuse('k3s_artifact_url_headers', 'is no dictionary of names and values')
+    headers = {str(name): str(value) for name, value in headers.items()}
+    user, password = (setting(f'k3s_artifact_url_{name}') for name in ('username', 'password'))
+    if user or password:
+        if not isinstance(user, str) or not user or ':' in user or not isinstance(password, str):
+            refuse('k3s_artifact_url_username', 'and k3s_artifact_url_password are both needed as texts, and the first '
+                                                'has no colon in it')
+        headers['Authorization'] = 'Basic ' + base64.b64encode(f'{user}:{password}'.encode()).decode()
+    if not all(re.fullmatch(r'[A-Za-z0-9-]+', name) and re.fullmatch(r'[ -~]*', headers[name]) for name in headers):
+        refuse('k3s_artifact_url_headers', 'has a name that no header has, or a value with characters that none has')
+    proxy = setting('k3s_artifact_url_proxy')
+    if proxy and (not isinstance(proxy, str) or not re.fullmatch(r'https?://([^\s/@]+@)?[\w.:\[\]-]+/?', proxy)):
+        refuse('k3s_artifact_url_proxy', 'is no address such as http://proxy:3128. Write one, or false for no proxy')
+    lines = [f'{name}: {value}' for name, value in headers.items()]
+    quoted = (re.sub(r'([\\"])', r'\\\1', line) for line in lines)
+    secrets_ = {'curl_lines': '\n'.join(f'header = "{line}"' for line in quoted),
+                'wget_lines': '\n'.join(f'header = {line}' for line in lines),
+                **({'http_proxy': proxy, 'https_proxy': proxy} if proxy else {})}
+    return none._replace(
+        url=url.rstrip('/'), root=root() or '', ca=checked_path(host, 'k3s_artifact_url_ca_path',
+                                                                setting('k3s_artifact_url_ca_path') or ''),
+        secrets=shell_program('export http_proxy https_proxy', **secrets_) if lines or proxy else '',
+        direct=proxy is not None and not proxy,
+        only=checked_switch(host, 'k3s_artifact_url_only', setting('k3s_artifact_url_only') or False))
+
+
 # --- the way to the node ---------------------------------------------------------------------------------------------
 
 
 class StagingError(AnsibleError):
     """What goes wrong on the way to the node, as a sentence for the person who runs the playbook."""
+
+
+class NotFetched(Exception):
+    """What came from a mirror is not the file, or not all of it; the text says why."""
 
 
 class PartialLost(Exception):
@@ -718,6 +862,22 @@ class Stream:
                 self._progress.at(self._start + self.sent)
 
 
+def held_open(_fh, _in_data, _process):
+    """Stands for the sender of a stream that has nothing to send: standard input ends when the run does."""
+
+
+class Paced:
+    """A progress that also waits, until the transfer is no faster than *rate* bytes in a second."""
+
+    def __init__(self, progress, start, rate):
+        self._progress, self._start, self._rate, self._began = progress, start, rate, time.monotonic()
+        self.finish = progress.finish
+
+    def at(self, done):
+        time.sleep(max(0, self._began + (done - self._start) / self._rate - time.monotonic()))
+        self._progress.at(done)
+
+
 def read(file, path, length):
     try:
         return file.read(length)
@@ -728,8 +888,9 @@ def read(file, path, length):
 class Delivery:
     """Brings verified files to one node, through the connection of the task of *action*: look, plan, send, install."""
 
-    def __init__(self, action, host, arch_of, arch_of_program):
+    def __init__(self, action, host, arch_of, arch_of_program, mirror=NO_MIRROR):
         self._action, self._host, self._arch_of, self._arch_of_program = action, host, arch_of, arch_of_program
+        self.mirror, self.relays = mirror, {}  # by digest, the address of each file that a relay of the site has
         self._connection = action._connection
         become = self._connection.become
         wants_terminal = become and (getattr(become, 'require_tty', False) or not getattr(become, 'pipelining', True))
@@ -856,13 +1017,17 @@ class Delivery:
         word = word or secrets.token_hex(8)
         owner = {name: '' if value is None else value for name, value in (('owner', job.owner), ('group', job.group))}
         keep = '{uid}:{gid}'.format(**node.status) if node.status else ''  # where that is allowed, as core does
-        defaults = {'only': '', 'token': '', 'waiting': '', 'start': 0, 'old': '', 'from': ''}
+        defaults = {'only': '', 'token': '', 'waiting': '', 'start': 0, 'old': '', 'from': '', 'url': ''}
         return word, shell_program(script, **{
             **defaults, 'word': word, **job.target.variables(), **owner, 'keep': keep, 'mode': job.mode,
             'machine': node.machine, 'probe': 'yes' if job.trial else '', **values})
 
     def _send(self, job, node, planned, **values):
         """Send what is missing and run the rest of the program; return its answers and the way that was taken."""
+        if planned.start < job.artifact.size:
+            report, way, node, planned = self._fetched(job, node, planned, **values)
+            if report is not None:
+                return report, way
         tries = 1 + int(self._connection.get_option('reconnection_retries')) if self._piped else 0
         while tries:
             tries -= 1
@@ -880,6 +1045,65 @@ class Delivery:
                 if not tries:
                     raise self._broken(job, planned.start, error) from None
         return self._put(job, node, planned, **values), 'put_file'
+
+    def _fetched(self, job, node, planned, **values):
+        """Let the node fetch the file from where it may be.
+
+        Return (answers, way, node, plan); answers is None where it has to be sent, from where the plan says.
+        """
+        for way, address, mirror in self._sources(job):
+            try:
+                return self._fetch(job, node, planned, address, mirror, **values), way, node, planned
+            except (NotFetched, AnsibleConnectionFailure) as error:
+                whose = 'the relay of its site' if way == 'relay' else 'the mirror'
+                why = f'{address} did not come from {whose}: {plain(to_text(error))}'
+                if mirror.only:
+                    self.fail(f'{why}. k3s_artifact_url_only forbids to send it. {self._kept}.')
+                display.warning(f'{self._host}: {why}. What is missing comes another way.')
+                node = self._after_break(job, error)
+                planned = self.plan(job, node)
+                if planned.installed == 'same':
+                    return {}, '', node, planned
+        return None, '', node, planned
+
+    def _sources(self, job):
+        """Yield (way, address, mirror) for each place from which the node may fetch the file of *job*."""
+        source, mirror = job.artifact.source, self.mirror
+        if job.artifact.sha256 in self.relays:
+            yield 'relay', self.relays[job.artifact.sha256], Mirror(direct=True)
+        if mirror.url_of(source):
+            yield 'fetch', mirror.url_of(source), mirror
+        elif mirror.url:
+            why = (f'{source} is not below the artifact directory {mirror.root or "(there is none)"}, so the mirror '
+                   f'does not have it')
+            if mirror.only:
+                self.fail(f'{why}, and k3s_artifact_url_only forbids to send it. {self._kept}.')
+            display.warning(f'{self._host}: {why}: it is sent.')
+
+    def _fetch(self, job, node, planned, url, mirror, **values):
+        """Run the program that fetches what is missing and does the rest; return its answers."""
+        secrets_ = ''
+        if mirror.secrets:
+            secrets_ = self._temporary('secrets')
+            self._action._transfer_data(secrets_, mirror.secrets)
+        values = {**values, 'start': planned.start, 'old': self._old(job, node, planned), 'url': url, 'ca': mirror.ca,
+                  'secrets': secrets_, 'direct': 'yes' if mirror.direct else '', 'rate': mirror.rate or '',
+                  'patience': PATIENCE, 'least': LEAST, 'from': '' if self._piped else 'none'}
+        word, program = self._program(job, node, FETCH + RECEIVE_AND_INSTALL, **values)
+        with streaming(self._connection, held_open) if self._piped else contextlib.nullcontext():
+            result = self._run(program, f'fetch {url} to {job.dest}')
+        found = answers(result['stdout'], word)
+        if 'end' in found:
+            return found
+        kind = found.get('failed', [''])[-1]
+        if kind in ('fetch', 'short', 'digest', ''):
+            raise NotFetched('it is another file' if kind == 'digest' else found.get('reason', [said(result)])[-1])
+        return self._raise(job, found, said(result))
+
+    def _temporary(self, name):
+        """Return a path in the one folder that all files of the task have on the node."""
+        shell = self._connection._shell
+        return shell.join_path(shell.tmpdir or self._action._make_tmp_path(), name)
 
     def _after_break(self, job, error):
         """Look at the node after a broken connection; where that is not possible, tell of the broken connection."""
@@ -899,6 +1123,8 @@ class Delivery:
         progress = Progress(self._host, os.path.basename(path), size, planned.start, self._action._task.no_log)
         values = {**values, 'start': planned.start, 'old': self._old(job, node, planned)}
         program = self._program(job, node, RECEIVE_AND_INSTALL, **values)
+        if self.mirror.rate:
+            progress = Paced(progress, planned.start, self.mirror.rate)
         with self._opened(path) as file:
             file.seek(planned.start)
             stream = Stream(file, path, planned.start, size, progress)
@@ -908,9 +1134,7 @@ class Delivery:
         return report
 
     def _put(self, job, node, planned, **values):
-        shell = self._connection._shell
-        # One folder for all files of a task.
-        temporary = shell.join_path(shell.tmpdir or self._action._make_tmp_path(), 'artifact')
+        temporary = self._temporary('artifact')
         if planned.start < job.artifact.size:
             with self._opened(job.artifact.source):
                 self._connection.put_file(job.artifact.source, temporary)
@@ -1262,7 +1486,8 @@ class ActionModule(core_copy().ActionModule):
 
     def _delivery(self):
         lookup = self._prepared()
-        return Delivery(self, self._host, lookup.arch_of, lookup.elf_arch)
+        mirror = mirror_of(self._host, self._setting, lambda: lookup.root)
+        return Delivery(self, self._host, lookup.arch_of, lookup.elf_arch, mirror)
 
     def _job(self, request):
         """Return the :class:`Job` for a request, or why its file is not for the host, as text."""
@@ -1315,6 +1540,9 @@ class ActionModule(core_copy().ActionModule):
             raise StagingError(f'{self._host}: {planned.refusal}. Nothing was changed.')
         obstacle = self._obstacle(job)
         if obstacle:
+            if delivery.mirror.only:
+                raise StagingError(f'{self._host}: {obstacle} is left to copy of ansible-core, which sends the file. '
+                                   f'k3s_artifact_url_only forbids that. Leave out one of them. Nothing was changed.')
             display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core',
                         host=self._host)
             return self._through_core(job, node, planned, task_vars)
@@ -1324,7 +1552,7 @@ class ActionModule(core_copy().ActionModule):
         if not self._task.check_mode and result['changed']:
             report, way = delivery.send_and_install(job, node, planned)
             result.update(parse_status(report))
-            result['k3s_artifact'].update(way=way, came='pushed' if way else 'there')
+            result['k3s_artifact'].update(way=way, came=CAME[way])
             note_version(result, report)
         return result
 
