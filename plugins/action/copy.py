@@ -890,7 +890,9 @@ class Delivery:
 
     def __init__(self, action, host, arch_of, arch_of_program, mirror=NO_MIRROR):
         self._action, self._host, self._arch_of, self._arch_of_program = action, host, arch_of, arch_of_program
-        self.mirror, self.relays = mirror, {}  # by digest, the address of each file that a relay of the site has
+        self.mirror = mirror
+        self.relays = lambda sha256: ()  # gives where at its site the node finds a file: addresses, a path of its own
+        self.turn = contextlib.nullcontext  # what is entered while a file crosses the link
         self._connection = action._connection
         become = self._connection.become
         wants_terminal = become and (getattr(become, 'require_tty', False) or not getattr(become, 'pipelining', True))
@@ -1023,11 +1025,16 @@ class Delivery:
             'machine': node.machine, 'probe': 'yes' if job.trial else '', **values})
 
     def _send(self, job, node, planned, **values):
-        """Send what is missing and run the rest of the program; return its answers and the way that was taken."""
+        """Bring what is missing and run the rest of the program; return its answers and the way that was taken."""
         if planned.start < job.artifact.size:
             report, way, node, planned = self._fetched(job, node, planned, **values)
             if report is not None:
                 return report, way
+        with self.turn():
+            return self._push(job, node, planned, **values)
+
+    def _push(self, job, node, planned, **values):
+        """Send what is missing over the connection."""
         tries = 1 + int(self._connection.get_option('reconnection_retries')) if self._piped else 0
         while tries:
             tries -= 1
@@ -1053,7 +1060,8 @@ class Delivery:
         """
         for way, address, mirror in self._sources(job):
             try:
-                return self._fetch(job, node, planned, address, mirror, **values), way, node, planned
+                with self.turn() if way == 'fetch' else contextlib.nullcontext():
+                    return self._fetch(job, node, planned, address, mirror, **values), way, node, planned
             except (NotFetched, AnsibleConnectionFailure) as error:
                 whose = 'the relay of its site' if way == 'relay' else 'the mirror'
                 why = f'{address} did not come from {whose}: {plain(to_text(error))}'
@@ -1069,8 +1077,8 @@ class Delivery:
     def _sources(self, job):
         """Yield (way, address, mirror) for each place from which the node may fetch the file of *job*."""
         source, mirror = job.artifact.source, self.mirror
-        if job.artifact.sha256 in self.relays:
-            yield 'relay', self.relays[job.artifact.sha256], Mirror(direct=True)
+        for address in self.relays(job.artifact.sha256):
+            yield 'relay', address, Mirror(direct=True)
         if mirror.url_of(source):
             yield 'fetch', mirror.url_of(source), mirror
         elif mirror.url:
@@ -1086,11 +1094,14 @@ class Delivery:
         if mirror.secrets:
             secrets_ = self._temporary('secrets')
             self._action._transfer_data(secrets_, mirror.secrets)
-        values = {**values, 'start': planned.start, 'old': self._old(job, node, planned), 'url': url, 'ca': mirror.ca,
+        is_own = url.startswith('/')  # a file of the node itself, which is its site's relay
+        held = self._piped and not is_own
+        values = {**values, 'start': planned.start, 'old': self._old(job, node, planned), 'ca': mirror.ca,
+                  'url': '' if is_own else url, 'from': url if is_own else '' if held else 'none',
                   'secrets': secrets_, 'direct': 'yes' if mirror.direct else '', 'rate': mirror.rate or '',
-                  'patience': PATIENCE, 'least': LEAST, 'from': '' if self._piped else 'none'}
+                  'patience': PATIENCE, 'least': LEAST}
         word, program = self._program(job, node, FETCH + RECEIVE_AND_INSTALL, **values)
-        with streaming(self._connection, held_open) if self._piped else contextlib.nullcontext():
+        with streaming(self._connection, held_open) if held else contextlib.nullcontext():
             result = self._run(program, f'fetch {url} to {job.dest}')
         found = answers(result['stdout'], word)
         if 'end' in found:

@@ -22,8 +22,10 @@ from ansible.utils.unsafe_proxy import wrap_var
 from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    ARCHIVE_SUFFIXES, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
-    checked_path, checked_switch, plain)
+    ARCHIVE_SUFFIXES, CAME, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
+    checked_path, checked_switch, mirror_of, plain)
+from ansible_collections.airgap.k3s.plugins.action.relay import (
+    RELAY_DIRECTORY, count_of, found_at_site, site_of, turn)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
@@ -104,7 +106,8 @@ def sent_entry(job, node, planned, sent):
     return {'kind': job.kind, 'source': job.artifact.source, 'dest': job.dest, 'size': job.artifact.size,
             'sha256': job.artifact.sha256, 'owner': job.owner, 'machine': node.machine,
             'uid': node.status.get('uid'), 'gid': node.status.get('gid'),
-            'waiting': sent['waiting'], 'token': sent['token'], 'came': 'pushed' if planned.to_send else 'there'}
+            'waiting': sent['waiting'], 'token': sent['token'],
+            'came': sent['came'] if planned.to_send else 'there'}
 
 
 def part_of_entry(entry):
@@ -153,7 +156,7 @@ class Findings:
         self.known = known or {
             'host': host, 'machine': '', 'arch': '', 'problems': [], 'warnings': [], 'unreachable': False,
             'directory': '', 'node_version': '', 'version': '', 'bytes_to_send': 0, 'free': None, 'left_out': [],
-            'superseded': [], 'files': []}
+            'superseded': [], 'site': '', 'relay_free': None, 'files': []}
         self.jobs = []
         self.parts = []  # (job, node, plan)
 
@@ -197,11 +200,11 @@ class ActionModule(ActionBase):
 
     def _step(self):
         """Return the step that the task asks for and, in a list, the result of the step that it goes on from."""
-        unknown = set(self._task.args) - {'step', 'of'}
+        unknown = set(self._task.args) - {'step', 'of', 'relays', 'served'}
         step, name = self._task.args.get('step', 'look'), self._task.args.get('of')
         if unknown or step not in STEPS:
-            raise AnsibleActionFail(f'stage takes the options step, which is one of {", ".join(STEPS)}, and of. '
-                                    f'It got {self._task.args!r}.')
+            raise AnsibleActionFail(f'stage takes the options step, which is one of {", ".join(STEPS)}, of, relays and '
+                                    f'served. It got {self._task.args!r}.')
         if step == 'look':
             return step, []
         if not name or not isinstance(self._vars.get(name), Mapping):  # as it is: what a node said could be a template
@@ -231,11 +234,13 @@ class ActionModule(ActionBase):
     def _prepare(self, machine):
         """Load and prepare the lookup for the host. Where nothing says what machine it is, it is asked."""
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
-        self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch)
         if self._connection._shell.SHELL_FAMILY != 'sh' or self._is_become_unprivileged():
             raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set '
                                f'k3s_artifact_become: false to stage as the user who logs in.')
         self._lookup.prepare(self._vars)
+        mirror = mirror_of(self._host, self._lookup.setting, lambda: self._lookup.root)
+        self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch, mirror)
+        self._site = site_of(self._host, self._lookup.setting('k3s_artifact_site'))
         self._folder = os.path.dirname(self._path('k3s_artifact_dest', INSTALL_PATH))
         self._is_told = self._lookup.get_option('machine')
         if not self._lookup.knows_machine():
@@ -279,7 +284,13 @@ class ActionModule(ActionBase):
 
     def _look_at_node(self, found):
         """Look at the node, also where no file was found for it: it may have problems of its own."""
-        nodes = self._delivery.look(*([job.target for job in found.jobs] or [Target(self._folder, 'script')]))
+        targets = [job.target for job in found.jobs] or [Target(self._folder, 'script')]
+        if self._site:  # room for the files of its whole site
+            folder = self._path('k3s_artifact_relay_dir', RELAY_DIRECTORY)
+            targets.append(Target(os.path.join(folder, 'files'), 'script'))
+        nodes = self._delivery.look(*targets)
+        if self._site:
+            found.known.update(site=self._site, relay_free=nodes.pop().free)
         for job, node in zip(found.jobs, nodes):
             if self._is_told:
                 node = node._replace(arch=job.artifact.arch)
@@ -308,6 +319,9 @@ class ActionModule(ActionBase):
         if self._task.check_mode or known['problems'] or all(row['action'] == 'nothing' for row in known['files']):
             return Findings(self._host, known).result(sent=[])
         found, sent = self._found(known.get('machine')), []
+        if not found.problems:
+            with found.noted():
+                self._use_site()
         for job, node, planned in found.parts:
             if found.problems:
                 break
@@ -315,14 +329,30 @@ class ActionModule(ActionBase):
                 sent += self._sent(found, job, node, planned)
         return found.result(sent=sent)
 
+    def _use_site(self):
+        """Let the node fetch what a relay of its site has, and wait for its turn to use the link."""
+        self._came_to_relay, addresses = {}, {}
+        names = [self._task.args.get(option) for option in ('relays', 'served')]
+        if not self._site:
+            return
+        forks = self._lookup.setting('k3s_artifact_site_forks')
+        if forks is not None:
+            forks = count_of(self._host, 'k3s_artifact_site_forks', forks)
+            self._delivery.turn = lambda: turn(self._site, forks)
+        if all(names):
+            addresses, self._came_to_relay = found_at_site(self._vars, names, self._host, self._site)
+        self._delivery.relays = lambda sha256: [addresses[sha256]] if sha256 in addresses else []
+
     def _sent(self, found, job, node, planned):
         """Send one file; return the entries for the step "place", and note in the file's row how it came."""
         if planned.action == 'attributes':
-            return [sent_entry(job, node, planned, {'waiting': '', 'token': ''})]
+            return [sent_entry(job, node, planned, {'waiting': '', 'token': '', 'came': 'there'})]
         found.row(job.dest)['came'] = 'there'
         if planned.action == 'nothing':
             return []
         sent = self._delivery.send(job, node, planned)
+        own = sent['way'] == 'relay' and self._came_to_relay.get(job.artifact.sha256)
+        sent['came'] = own or CAME[sent['way']]
         if not sent['waiting']:  # another run was faster
             return []
         found.row(job.dest)['came'] = 'waiting'

@@ -15,6 +15,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -353,11 +355,205 @@ def test_a_setting_that_is_none_is_an_error_that_names_it_and_repeats_no_secret(
 # --- how fast
 
 
-def test_a_rate_slows_what_is_pushed_and_what_is_fetched(standin, release, mirror):
-    for url in ('', mirror.url):
-        hosts = {'node': node_of(standin, mirror, k3s_artifact_url=url, k3s_artifact_rate='2M')}
-        began = time.monotonic()
-        run = standin.stage(hosts)
-        assert_whole(standin, release, run)
-        assert 2 < time.monotonic() - began < 20
-        shutil.rmtree(standin.nodes / 'node')
+@pytest.mark.parametrize('client', ['', 'curl', 'wget'])
+def test_a_rate_slows_what_is_pushed_and_what_is_fetched(standin, release, mirror, client):
+    hosts = {'node': node_of(standin, mirror, client, k3s_artifact_url=mirror.url if client else '',
+                             k3s_artifact_rate='1M')}
+    began = time.monotonic()
+    run = standin.stage(hosts)
+    assert_whole(standin, release, run)
+    assert 4 < time.monotonic() - began < 20
+    assert known_of(run)['came'] == ('fetched' if client else 'pushed')
+
+
+# --- a site
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+class Fleet:
+    """Pretend nodes behind the stand-in, each with folders and a port of its own; *here* and *there* are sites."""
+
+    def __init__(self, standin):
+        self.standin, self.hosts, self.size = standin, {}, standin.folder / 'airgap'
+
+    def add(self, name, site=None, machine=MACHINE, **variables):
+        where = self.standin.nodes / name
+        self.hosts[name] = self.standin.host(name, machine, **{
+            'k3s_artifact_data_dir': str(where / 'data'), 'k3s_artifact_become': False, 'ansible_host': name,
+            'k3s_artifact_relay_dir': str(where / 'relay'), 'k3s_artifact_relay_port': free_port(),
+            'k3s_artifact_relay_address': '127.0.0.1', 'k3s_artifact_probe': machine == MACHINE,
+            **({'k3s_artifact_site': site} if site else {}), **variables})
+        return where
+
+    def run(self, *arguments, **how):
+        self.standin.forget()
+        return stage_all(self.standin, self.hosts, *arguments, '--forks', '10', **how)
+
+    def pushed(self):
+        """Return the bytes that each host was sent."""
+        found = dict.fromkeys(self.hosts, 0)
+        for call in self.standin.calls():
+            found[call['host']] += call['bytes']
+        return found
+
+    def came(self, run):
+        return {name: [row['came'] for row in run.result(name, 'Put everything in place')['k3s_artifact']['files']]
+                for name in self.hosts}
+
+    def assert_whole(self, run, release, archs=None):
+        assert run.rc == 0, run.output
+        for name in self.hosts:
+            arch = (archs or {}).get(name, NATIVE)
+            assert self.standin.installed(name).read_bytes() == release[arch].read_bytes(), name
+            assert self.standin.beside(name) == []
+            assert not (self.standin.nodes / name / 'relay').exists(), name
+        assert not servers(self.standin), servers(self.standin)
+
+
+def servers(standin):
+    """Return the command lines of what still serves a folder of the stand-in, or watches over that."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().replace(b'\0', b' ').decode(errors='replace')
+            if str(standin.nodes) in words and '/relay' in words and 'ansible' not in words:
+                found.append(words[:200])
+    return found
+
+
+@pytest.fixture(name='fleet')
+def fixture_fleet(standin):
+    return Fleet(standin)
+
+
+def test_one_copy_for_each_site_crosses_the_link_and_a_second_run_moves_nothing(fleet, release):
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a')
+    for name in ('b1', 'b2'):
+        fleet.add(name, 'b')
+    fleet.add('alone', 'c')
+    fleet.add('none')
+    run = fleet.run()
+    fleet.assert_whole(run, release)
+    size, sent = release[NATIVE].stat().st_size, fleet.pushed()
+    assert {name for name, count in sent.items() if count > size / 10} == {'a1', 'b1', 'alone', 'none'}, sent
+    assert all(count < size * 1.05 for count in sent.values()), sent
+    came = fleet.came(run)
+    assert {came[name][0] for name in ('a1', 'b1', 'alone', 'none')} == {'pushed'}, came
+    assert {came[name][0] for name in ('a2', 'a3', 'b2')} == {'relayed'}, came
+    assert 'relayed' in run.output
+    again = fleet.run()
+    assert (again.rc, again.changed(), max(fleet.pushed().values()) < size / 10) == (0, 0, True), again.output
+
+
+def test_a_relay_gets_the_files_of_every_architecture_of_its_site(fleet, release):
+    others = [arch for arch in support.BINARIES if arch != NATIVE][:2]
+    for arch in others:
+        release[arch].write_bytes(support.elf(arch, body=b'v1.31.4+k3s1' + os.urandom(SIZE)))
+    archs = {f'{arch}{number}': arch for arch in (NATIVE, *others) for number in (1, 2)}
+    for name, arch in archs.items():
+        fleet.add(name, 'a', support.MACHINES[arch])
+    run = fleet.run()
+    fleet.assert_whole(run, release, archs)
+    sent, sizes = fleet.pushed(), sum(release[arch].stat().st_size for arch in (NATIVE, *others))
+    assert sizes * 0.95 < sent.pop(f'{NATIVE}1') < sizes * 1.05 and max(sent.values()) < SIZE / 10
+
+
+def test_what_a_host_of_the_site_has_already_does_not_cross_the_link_again(fleet, release):
+    fleet.add('a1', 'a')
+    fleet.assert_whole(fleet.run(), release)
+    fleet.add('new', 'a')
+    run = fleet.run()
+    fleet.assert_whole(run, release)
+    assert max(fleet.pushed().values()) < SIZE / 10 and set(fleet.came(run)['new']) == {'relayed'}
+
+
+def wrong_file(fleet):
+    """A relay that serves another file under the right name."""
+    fleet.standin.program('a1', 'ln', 'exit 1')
+    fleet.standin.program('a1', 'python3', 'case $* in *http.server*) for f in "${8}"/*; do echo lie >"$f"; done ;; '
+                                           'esac; exec $real "$@"')
+
+
+def port_in_use(fleet):
+    taken = socket.socket()
+    taken.bind(('127.0.0.1', fleet.hosts['a1']['k3s_artifact_relay_port']))
+    taken.listen()
+    return taken
+
+
+def folder_of_somebody_else(fleet):
+    (fleet.standin.nodes / 'a1' / 'relay').symlink_to(fleet.standin.nodes)
+    return lambda: (fleet.standin.nodes / 'a1' / 'relay').unlink()
+
+
+def full(fleet):
+    fleet.standin.program('a1', 'df', 'case $* in *relay*|*a1) echo "x 9 9 0 100% /x" ;; *) exec $real "$@" ;; esac')
+
+
+def killed_server(fleet):
+    fleet.standin.program('a1', 'python3', 'case $* in *http.server*) "$real" "$@" & sleep 3; kill $! ;; '
+                                           '*) exec $real "$@" ;; esac')
+    fleet.standin.behave(rate=4 * MEGABYTE)
+
+
+def unreachable_address(fleet):
+    fleet.hosts['a1']['k3s_artifact_relay_address'] = '192.0.2.1'
+
+
+@pytest.mark.parametrize('fault', [wrong_file, port_in_use, folder_of_somebody_else, killed_server,
+                                   unreachable_address], ids=lambda fault: fault.__name__)
+def test_a_relay_that_fails_means_another_way_and_a_warning_and_never_a_failure(fleet, release, fault):
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a')
+    undo = fault(fleet)
+    run = fleet.run()
+    if callable(undo):
+        undo()
+    fleet.assert_whole(run, release)
+    assert re.search('is no relay for its site|did not come from the relay', ' '.join(run.output.split())), run.output
+
+
+@pytest.mark.parametrize('arguments', [['--check'], ['--limit', 'a2,a3']])
+def test_check_mode_makes_no_relay_and_limit_makes_one_of_what_is_left(fleet, release, arguments):
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a')
+    run = fleet.run(*arguments)
+    assert run.rc == 0, run.output
+    sent = fleet.pushed()
+    if arguments == ['--check']:
+        assert max(sent.values()) < SIZE / 10 and not fleet.standin.installed('a1').exists()
+    else:
+        assert sent['a1'] == 0 and sent['a2'] > SIZE and sent['a3'] < SIZE / 10
+        assert not fleet.standin.installed('a1').exists() and fleet.standin.installed('a3').exists()
+    assert not servers(fleet.standin) and not (fleet.standin.nodes / 'a2' / 'relay').exists()
+
+
+def test_a_play_that_is_killed_leaves_no_server_and_no_folder_after_the_time_of_the_relay(fleet, release):
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a', k3s_artifact_relay_seconds=30)
+    fleet.hosts['a3']['k3s_artifact_dest'] = '/proc/self/cwd/bin/k3s'
+    fleet.standin.program('a3', 'curl', 'sleep 60')
+    with pytest.raises(subprocess.TimeoutExpired):
+        fleet.run(timeout=25)
+    relay = fleet.standin.nodes / 'a1' / 'relay'
+    assert relay.exists() and servers(fleet.standin)
+    end = time.monotonic() + 45
+    while relay.exists() or servers(fleet.standin):
+        assert time.monotonic() < end, servers(fleet.standin)
+        time.sleep(0.5)
+
+
+def test_hosts_of_a_site_take_turns_on_its_link(fleet, release):
+    """Each alone takes over a second; together they are not faster than one after the other."""
+    fleet.standin.behave(rate=4 * MEGABYTE)
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a', k3s_artifact_site_forks=1, k3s_artifact_relay_port=1, k3s_artifact_relay_address='192.0.2.1')
+    began = time.monotonic()
+    fleet.assert_whole(fleet.run(), release)
+    assert time.monotonic() - began > 3 * SIZE / (4 * MEGABYTE)
