@@ -42,7 +42,8 @@ RELAY_SECONDS = 1800
 
 # The folder of a relay belongs to who stages, and to nobody else: /var/tmp is everybody's. Its server is ended by the
 # process that started it, when the file "alive" of this run is gone or the time is up.
-#   takes   folder; for serve: port, addresses, seconds, limit: of starting; for give: a digest and a file
+#   takes   folder; for serve: port, addresses to try in order, told: those only, seconds, limit: of starting; for give:
+#           a digest and a file
 #   answers address; or failed and reason
 RELAY = COMMON + r'''
 fail() { say failed "$1"; exit 1; }
@@ -75,7 +76,8 @@ serve() {
     n=0
     while port_is_open; do n=$(( n + 1 )); [ "$n" -lt 5 ] || fail "port $port is in use"; sleep 1; done
     alive=$folder/alive.$word
-    for a in $addresses $(set -- $SSH_CONNECTION; printf %s "$3") $(hostname -I 2>/dev/null || hostname -i); do
+    [ -n "$told" ] || addresses="$addresses $(set -- $SSH_CONNECTION; printf %s "$3") $(hostname -I || hostname -i)"
+    for a in $addresses; do
         : >"$alive"
         { trap '' HUP
           ( listen "$a" ) & s=$!
@@ -288,7 +290,7 @@ class ActionModule(ActionBase):
         gives = ''.join(f'give {sha256} {shlex.quote(path)}\n' for sha256, path in mine['has'].items()
                         if re.fullmatch('[0-9a-f]{64}', sha256))
         found = self._ask(f'{gives}serve', f'serve {self._folder} to its site', seconds=seconds,
-                          addresses=' '.join(addresses))
+                          addresses=' '.join(addresses), told=self._setting('k3s_artifact_relay_address', ''))
         address = ipaddress.ip_address(found['address'][-1])
         url = f'http://[{address}]:{self._port}' if address.version == 6 else f'http://{address}:{self._port}'
         return {'url': url, 'folder': self._folder, 'files': {**dict.fromkeys(mine['has'], 'there'), **came}}

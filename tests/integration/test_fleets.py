@@ -488,18 +488,16 @@ def port_in_use(fleet):
 
 
 def folder_of_somebody_else(fleet):
-    (fleet.standin.nodes / 'a1' / 'relay').symlink_to(fleet.standin.nodes)
-    return lambda: (fleet.standin.nodes / 'a1' / 'relay').unlink()
-
-
-def full(fleet):
-    fleet.standin.program('a1', 'df', 'case $* in *relay*|*a1) echo "x 9 9 0 100% /x" ;; *) exec $real "$@" ;; esac')
+    relay = fleet.standin.nodes / 'a1' / 'relay'
+    relay.symlink_to(fleet.standin.nodes)
+    return relay.unlink
 
 
 def killed_server(fleet):
     fleet.standin.program('a1', 'python3', 'case $* in *http.server*) "$real" "$@" & sleep 3; kill $! ;; '
                                            '*) exec $real "$@" ;; esac')
-    fleet.standin.behave(rate=4 * MEGABYTE)
+    for name in ('a2', 'a3'):
+        fleet.standin.program(name, 'curl', 'sleep 6; exec $real "$@"')
 
 
 def unreachable_address(fleet):
@@ -517,6 +515,16 @@ def test_a_relay_that_fails_means_another_way_and_a_warning_and_never_a_failure(
         undo()
     fleet.assert_whole(run, release)
     assert re.search('is no relay for its site|did not come from the relay', ' '.join(run.output.split())), run.output
+
+
+def test_a_host_without_room_for_the_files_of_its_site_is_not_its_relay(fleet, release):
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a')
+    (fleet.standin.nodes / 'a1' / 'data').mkdir()
+    fleet.standin.program('a1', 'df', 'case $* in */a1) echo "x 9 9 0 100% /x" ;; *) exec $real "$@" ;; esac')
+    run = fleet.run()
+    fleet.assert_whole(run, release)
+    assert {name for name, count in fleet.pushed().items() if count > SIZE / 10} == {'a2'}
 
 
 @pytest.mark.parametrize('arguments', [['--check'], ['--limit', 'a2,a3']])
@@ -553,7 +561,7 @@ def test_hosts_of_a_site_take_turns_on_its_link(fleet, release):
     """Each alone takes over a second; together they are not faster than one after the other."""
     fleet.standin.behave(rate=4 * MEGABYTE)
     for name in ('a1', 'a2', 'a3'):
-        fleet.add(name, 'a', k3s_artifact_site_forks=1, k3s_artifact_relay_port=1, k3s_artifact_relay_address='192.0.2.1')
+        fleet.add(name, 'a', k3s_artifact_site_forks=1, k3s_artifact_relay_address='192.0.2.1')
     began = time.monotonic()
     fleet.assert_whole(fleet.run(), release)
     assert time.monotonic() - began > 3 * SIZE / (4 * MEGABYTE)
