@@ -991,6 +991,13 @@ class Delivery:
         """Tell whether two texts are what :meth:`send` says of a file that waits."""
         return bool(re.fullmatch(r'(up|dir) [0-9]{1,10}', waiting) and re.fullmatch(r'[0-9 ]{1,60}', token))
 
+    @staticmethod
+    def path_of_waiting(job, waiting):
+        """Return the path of the node where what :meth:`send` left of *job* waits."""
+        place, pid = waiting.split()
+        folder = os.path.dirname(job.dest) if place == 'dir' else os.path.dirname(os.path.dirname(job.dest))
+        return os.path.join(folder, f'.k3s-artifact.{job.target.variables()["base"]}.{job.artifact.sha256}.{pid}.part')
+
     def place(self, *parts):
         """Put in place what :meth:`send` has left on the node, in one command, in order; stop at the first that fails.
 

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import ipaddress
+import json
 import os
 import re
 import secrets
@@ -38,7 +39,8 @@ STEPS = ('choose', 'serve', 'end')
 LOOKUP = 'airgap.k3s.k3s_artifact'
 RELAY_DIRECTORY = '/var/tmp/k3s-artifact-relay'
 RELAY_PORT = 8642
-RELAY_SECONDS = 1800
+RELAY_SECONDS = 7200
+SUCCESSORS = 3  # hosts that serve a file after the relay has failed
 
 # The folder of a relay belongs to who stages, and to nobody else: /var/tmp is everybody's. Its server is ended by the
 # process that started it, when the file "alive" of this run is gone or the time is up.
@@ -179,32 +181,36 @@ def file_to_bring(row):
 
 
 def found_at_site(variables, names, host, site):
-    """Return where the files of a *site* are, as (an address or a path by digest, how what is on *host* came there).
+    """Return what relays of a *site* have: (digests, addresses by digest, how what is on *host* came there by digest).
 
+    digests: of all files that a relay was chosen for. An address is a path where *host* itself is the relay.
     names: of the variables that the steps choose and serve registered.
     """
     hostvars, addresses, came = variables['hostvars'], {}, {}
     relays = variables.get(names[0])
     sources = relays.get('sources') if isinstance(relays, Mapping) else None
     sources = sources.get(site) if isinstance(sources, Mapping) else None
-    for relay in set(sources.values()) if isinstance(sources, Mapping) else ():
+    sources = sources if isinstance(sources, Mapping) else {}
+    for relay in set(sources.values()):
         served = (hostvars.raw_get(relay) if relay in hostvars else {}).get(names[1])
         files = served.get('files') if isinstance(served, Mapping) else None
-        if not isinstance(files, Mapping):
-            continue
-        for sha256, how in files.items():
+        for sha256, how in files.items() if isinstance(files, Mapping) else ():
             if sources.get(sha256) == relay and re.fullmatch('[0-9a-f]{64}', sha256):
                 folder = f'{served.get("folder")}/files' if relay == host else served.get('url')
                 addresses[sha256] = f'{folder}/{sha256}'
                 came.update({sha256: how} if relay == host else {})
-    return addresses, came
+    return set(sources), addresses, came
+
+
+def short(site):
+    """Return a part of a file's name that stands for a site."""
+    return hashlib.sha256(site.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def turn(site, forks):
     """Wait until fewer than *forks* hosts of a *site* have something crossing its link in this run."""
-    name = hashlib.sha256(site.encode()).hexdigest()[:16]
-    places = [os.path.join(C.DEFAULT_LOCAL_TMP, f'k3s-artifact-site-{name}-{number}') for number in range(forks)]
+    places = [os.path.join(C.DEFAULT_LOCAL_TMP, f'k3s-artifact-turn-{short(site)}-{number}') for number in range(forks)]
     while True:
         for place in places:
             with open(place, 'a', encoding='ascii') as file:
@@ -217,7 +223,117 @@ def turn(site, forks):
         time.sleep(0.1)
 
 
+class Site:
+    """The site of one host: where at it a file is, and who serves it next when its relay fails.
+
+    Then one host after the other comes to its turn, and the one that is sent the file serves it to those that wait.
+    What serves is noted in a file of this run on the controller, SUCCESSORS for each file at most.
+    """
+
+    def __init__(self, name, digests, addresses):
+        self.name, self._digests, self._addresses = name, digests, addresses
+        self._turn, self._relay, self.is_in_turn = contextlib.ExitStack(), None, False
+
+    @contextlib.contextmanager
+    def turn(self):
+        """Give the turn back that asking for addresses may have taken."""
+        try:
+            with self._turn:
+                yield
+        finally:
+            self.is_in_turn = False
+
+    def addresses(self, sha256):
+        """Yield where the host may find a file: its relay first, then who has it by the time that its turn has come."""
+        if sha256 not in self._digests:
+            return
+        if sha256 in self._addresses:
+            yield self._addresses[sha256]
+            self._addresses = {}  # it failed, and is not asked for anything else
+        if not self.is_in_turn:
+            self._turn.enter_context(turn(f'{self.name} without its relay', 1))
+            self.is_in_turn = True
+        yield from self._noted().get(sha256, [])[-1:]
+
+    def serve(self, relay, sha256, path):
+        """Let *relay*, the :class:`Relay` of a host that was sent a file, serve it to the others of its site."""
+        noted = self._noted()
+        if sha256 not in self._digests or len(noted.get(sha256, [])) >= SUCCESSORS:
+            return
+        if self._relay is None:
+            relay.open()
+            relay.give({sha256: path})
+            self._relay = relay.serve()
+        else:
+            relay.give({sha256: path})
+        noted.setdefault(sha256, []).append(f'{self._relay}/{sha256}')
+        with open(self._note, 'w', encoding='utf-8') as file:
+            json.dump(noted, file)
+
+    @property
+    def _note(self):
+        return os.path.join(C.DEFAULT_LOCAL_TMP, f'k3s-artifact-relays-{short(self.name)}.json')
+
+    def _noted(self):
+        with contextlib.suppress(FileNotFoundError), open(self._note, encoding='utf-8') as file:
+            return json.load(file)
+        return {}
+
+
 # --- a host ----------------------------------------------------------------------------------------------------------
+
+
+class Relay:
+    """The folder of a relay on the node of *delivery*, and its server. setting: gives the value of a variable."""
+
+    def __init__(self, host, delivery, setting, ansible_host):
+        self._host, self._delivery, self._setting, self._ansible_host = host, delivery, setting, ansible_host
+        self.folder = checked_path(host, 'k3s_artifact_relay_dir', setting('k3s_artifact_relay_dir', RELAY_DIRECTORY))
+        self._port = port_of(host, setting('k3s_artifact_relay_port', RELAY_PORT))
+        self._seconds = count_of(host, 'k3s_artifact_relay_seconds',
+                                 setting('k3s_artifact_relay_seconds', RELAY_SECONDS))
+
+    def open(self):
+        self._ask('open_folder', 'make the folder of the relay')
+
+    def give(self, paths):
+        """Take files of the node, paths by digest, into the folder."""
+        calls = ''.join(f'give {sha256} {shlex.quote(path)}\n' for sha256, path in paths.items()
+                        if re.fullmatch('[0-9a-f]{64}', sha256))
+        if calls:
+            self._ask(f'{calls}say end yes', f'take {len(paths)} files into the folder of the relay')
+
+    def serve(self):
+        """Start the server; return its address."""
+        found = self._ask('serve', f'serve {self.folder} to its site', seconds=self._seconds,
+                          addresses=' '.join(self._addresses()), told=self._setting('k3s_artifact_relay_address', ''))
+        address = ipaddress.ip_address(found.get('address', [''])[-1])
+        return f'http://[{address}]:{self._port}' if address.version == 6 else f'http://{address}:{self._port}'
+
+    def end(self):
+        self._ask('end_relay', 'end the relay')
+
+    def _addresses(self):
+        """Return the addresses that its neighbours may use, the likeliest first."""
+        told = self._setting('k3s_artifact_relay_address', '')
+        try:
+            found = [entry[4][0] for entry in socket.getaddrinfo(str(told or self._ansible_host or self._host), None,
+                                                                 type=socket.SOCK_STREAM)]
+        except (OSError, UnicodeError):
+            found = []
+        if told and not found:
+            raise StagingError(f'k3s_artifact_relay_address of {self._host} is {told!r}. Write an address of it.')
+        return [address for address in dict.fromkeys(found) if '%' not in address]
+
+    def _ask(self, call, what, **values):
+        """Run a verb of RELAY; return its answers, or fail with what it says."""
+        word = secrets.token_hex(8)
+        program = RELAY + shell_program(call, word=word, folder=self.folder, port=self._port, **values)
+        result = self._delivery._ask(program, word, what)
+        found = answers(result['stdout'], word)
+        if 'end' not in found:
+            raise StagingError(f'{found.get("failed", [said(result)])[-1]}.')
+        return found
 
 
 class ActionModule(ActionBase):
@@ -226,7 +342,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._vars, self._host = task_vars, to_text(task_vars['inventory_hostname'])
         step, name = self._task.args.get('step'), self._task.args.get('of')
-        if set(self._task.args) - {'step', 'of'} or step not in STEPS or not isinstance(name, str):
+        if set(self._task.args) - {'step', 'of'} or step not in STEPS or (step != 'end' and not isinstance(name, str)):
             raise AnsibleActionFail(f'relay takes the options step, which is one of {", ".join(STEPS)}, and of, the '
                                     f'name of a variable. It got {self._task.args!r}.')
         if step == 'choose':
@@ -235,10 +351,10 @@ class ActionModule(ActionBase):
             return {'changed': False}
         try:
             return wrap_var({'changed': False, **getattr(self, f'_{step}')(self._vars.get(name))})
-        except AnsibleError as error:
+        except (AnsibleError, ValueError) as error:
             what = {'serve': 'is no relay for its site', 'end': 'may still have the folder and the server of a relay, '
                     'which end by themselves'}[step]
-            text = plain(f'{self._host} {what}: {to_text(error.message)}', 2000)
+            text = plain(f'{self._host} {what}: {to_text(error)}', 2000)
             display.warning(text)
             return wrap_var({'changed': False, 'msg': text})
 
@@ -255,54 +371,30 @@ class ActionModule(ActionBase):
             display.warning(text)
         return wrap_var({'changed': False, 'relays': relays, 'sources': sources})
 
-    def _setting(self, name, default):
-        return self._lookup.setting(name, default)
-
-    def _prepare(self):
-        self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar).prepare(self._vars)
-        mirror = mirror_of(self._host, self._lookup.setting, lambda: self._lookup.root)
-        self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch, mirror)
-        self._folder = checked_path(self._host, 'k3s_artifact_relay_dir',
-                                    self._setting('k3s_artifact_relay_dir', RELAY_DIRECTORY))
-        self._port = port_of(self._host, self._setting('k3s_artifact_relay_port', RELAY_PORT))
-
-    def _ask(self, call, what, **values):
-        """Run a verb of RELAY; return its answers, or fail with what it says."""
-        word = secrets.token_hex(8)
-        program = RELAY + shell_program(call, word=word, folder=self._folder, port=self._port, **values)
-        result = self._delivery._ask(program, word, what)
-        found = answers(result['stdout'], word)
-        if 'end' not in found:
-            raise StagingError(f'{found.get("failed", [said(result)])[-1]}.')
-        return found
-
-    # --- serve
+    def _relay(self):
+        lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar).prepare(self._vars)
+        mirror = mirror_of(self._host, lookup.setting, lambda: lookup.root)
+        self._delivery = Delivery(self, self._host, lookup.arch_of, lookup.elf_arch, mirror)
+        return Relay(self._host, self._delivery, lookup.setting, self._vars.get('ansible_host'))
 
     def _serve(self, relays):
         """Bring here what this host has to serve, and serve it."""
-        mine = relays['relays'][self._host]
-        self._prepare()
-        seconds = count_of(self._host, 'k3s_artifact_relay_seconds',
-                           self._setting('k3s_artifact_relay_seconds', RELAY_SECONDS))
-        addresses = self._addresses()
-        self._ask('open_folder', 'make the folder of the relay')
-        came = {row['sha256']: self._brought(row) for row in mine['bring']}
-        gives = ''.join(f'give {sha256} {shlex.quote(path)}\n' for sha256, path in mine['has'].items()
-                        if re.fullmatch('[0-9a-f]{64}', sha256))
-        found = self._ask(f'{gives}serve', f'serve {self._folder} to its site', seconds=seconds,
-                          addresses=' '.join(addresses), told=self._setting('k3s_artifact_relay_address', ''))
-        address = ipaddress.ip_address(found['address'][-1])
-        url = f'http://[{address}]:{self._port}' if address.version == 6 else f'http://{address}:{self._port}'
-        return {'url': url, 'folder': self._folder, 'files': {**dict.fromkeys(mine['has'], 'there'), **came}}
+        mine, relay = relays['relays'][self._host], self._relay()
+        relay.open()
+        url = relay.serve()  # first, so that nothing is sent to one that cannot
+        came = {row['sha256']: self._brought(row, relay.folder) for row in mine['bring']}
+        relay.give(mine['has'])
+        return {'url': url, 'folder': relay.folder, 'files': {**dict.fromkeys(mine['has'], 'there'), **came}}
 
-    def _brought(self, row):
+    def _brought(self, row, folder):
         """Bring one file into the folder of the relay; return how it came."""
         artifact = file_to_bring(row)
         if artifact is None:
             raise StagingError('what the step choose noted is not what it notes.')
-        job = Job(artifact, 'script', f'{self._folder}/files/{artifact.sha256}', '0644', None, None, trial=False)
+        job = Job(artifact, 'script', f'{folder}/files/{artifact.sha256}', '0644', None, None, trial=False)
         node, = self._delivery.look(job.target)
-        planned = self._delivery.plan(job, node._replace(arch=None))
+        node = node._replace(arch=None)  # the file is for whatever machine
+        planned = self._delivery.plan(job, node)
         if planned.refusal:
             raise StagingError(f'{planned.refusal}.')
         if planned.action == 'nothing':
@@ -310,21 +402,6 @@ class ActionModule(ActionBase):
         _report, way = self._delivery.send_and_install(job, node, planned)
         return CAME[way]
 
-    def _addresses(self):
-        """Return the addresses that its neighbours may use, the likeliest first."""
-        told = self._setting('k3s_artifact_relay_address', '')
-        name = told or self._vars.get('ansible_host') or self._host
-        try:
-            found = [entry[4][0] for entry in socket.getaddrinfo(str(name), None, type=socket.SOCK_STREAM)]
-        except (OSError, UnicodeError):
-            found = []
-        if told and not found:
-            raise StagingError(f'k3s_artifact_relay_address of {self._host} is {told!r}. Write an address of it.')
-        return [address for address in dict.fromkeys(found) if '%' not in address]
-
-    # --- end
-
-    def _end(self, _served):
-        self._prepare()
-        self._ask('end_relay', 'end the relay')
+    def _end(self, _none):
+        self._relay().end()
         return {}

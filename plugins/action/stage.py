@@ -18,6 +18,7 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleE
 from ansible.module_utils.common.text.converters import to_text
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
+from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
 from jinja2 import TemplateError
 
@@ -25,10 +26,11 @@ from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, CAME, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
     checked_path, checked_switch, mirror_of, plain)
 from ansible_collections.airgap.k3s.plugins.action.relay import (
-    RELAY_DIRECTORY, count_of, found_at_site, site_of, turn)
+    RELAY_DIRECTORY, Relay, Site, count_of, found_at_site, site_of, turn)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
+display = Display()
 LOOKUP = 'airgap.k3s.k3s_artifact'
 lookup_loader.get(LOOKUP, class_only=True)  # once in Ansible's own process, not again in that of each host
 
@@ -318,6 +320,7 @@ class ActionModule(ActionBase):
         known = known_of(looked)
         if self._task.check_mode or known['problems'] or all(row['action'] == 'nothing' for row in known['files']):
             return Findings(self._host, known).result(sent=[])
+        self._is_relay = False
         found, sent = self._found(known.get('machine')), []
         if not found.problems:
             with found.noted():
@@ -327,11 +330,11 @@ class ActionModule(ActionBase):
                 break
             with found.noted():
                 sent += self._sent(found, job, node, planned)
-        return found.result(sent=sent)
+        return found.result(sent=sent, is_relay=self._is_relay)
 
     def _use_site(self):
         """Let the node fetch what a relay of its site has, and wait for its turn to use the link."""
-        self._came_to_relay, addresses = {}, {}
+        self._at_site, self._came_to_relay = Site(self._site, (), {}), {}
         names = [self._task.args.get(option) for option in ('relays', 'served')]
         if not self._site:
             return
@@ -340,8 +343,9 @@ class ActionModule(ActionBase):
             forks = count_of(self._host, 'k3s_artifact_site_forks', forks)
             self._delivery.turn = lambda: turn(self._site, forks)
         if all(names):
-            addresses, self._came_to_relay = found_at_site(self._vars, names, self._host, self._site)
-        self._delivery.relays = lambda sha256: [addresses[sha256]] if sha256 in addresses else []
+            digests, addresses, self._came_to_relay = found_at_site(self._vars, names, self._host, self._site)
+            self._at_site = Site(self._site, digests, addresses)
+        self._delivery.relays = self._at_site.addresses
 
     def _sent(self, found, job, node, planned):
         """Send one file; return the entries for the step "place", and note in the file's row how it came."""
@@ -350,7 +354,9 @@ class ActionModule(ActionBase):
         found.row(job.dest)['came'] = 'there'
         if planned.action == 'nothing':
             return []
-        sent = self._delivery.send(job, node, planned)
+        with self._at_site.turn():
+            sent = self._delivery.send(job, node, planned)
+            self._serve_next(found, job, sent)
         own = sent['way'] == 'relay' and self._came_to_relay.get(job.artifact.sha256)
         sent['came'] = own or CAME[sent['way']]
         if not sent['waiting']:  # another run was faster
@@ -360,6 +366,17 @@ class ActionModule(ActionBase):
         if printed:
             found.known['version'] = found.row(job.dest)['version'] = printed.group(0)
         return [sent_entry(job, node, planned, sent)]
+
+    def _serve_next(self, found, job, sent):
+        """Serve what this host was sent because the relay of its site has failed, to those that wait for their turn."""
+        if not self._at_site.is_in_turn or not sent['waiting'] or CAME[sent['way']] == 'relayed':
+            return
+        try:
+            relay = Relay(self._host, self._delivery, self._lookup.setting, self._vars.get('ansible_host'))
+            self._at_site.serve(relay, job.artifact.sha256, Delivery.path_of_waiting(job, sent['waiting']))
+            self._is_relay = True
+        except (AnsibleError, ValueError) as error:
+            display.warning(plain(f'{self._host} is no relay for its site: {to_text(error)}', LONGEST_PROBLEM))
 
     # --- place
 
