@@ -705,7 +705,7 @@ def mirror_of(host, setting, root):
     if not isinstance(headers, Mapping):
         refuse('k3s_artifact_url_headers', 'is no dictionary of names and values')
     headers = {str(name): str(value) for name, value in headers.items()}
-    user, password = (setting(f'k3s_artifact_url_{name}') for name in ('username', 'password'))
+    user, password = setting('k3s_artifact_url_username'), setting('k3s_artifact_url_password')
     if user or password:
         if not isinstance(user, str) or not user or ':' in user or not isinstance(password, str):
             refuse('k3s_artifact_url_username', 'and k3s_artifact_url_password are both needed as texts, and the first '

@@ -158,7 +158,7 @@ class Findings:
         self.known = known or {
             'host': host, 'machine': '', 'arch': '', 'problems': [], 'warnings': [], 'unreachable': False,
             'directory': '', 'node_version': '', 'version': '', 'bytes_to_send': 0, 'free': None, 'left_out': [],
-            'superseded': [], 'site': '', 'relay_free': None, 'files': []}
+            'superseded': [], 'files': []}
         self.jobs = []
         self.parts = []  # (job, node, plan)
 
