@@ -67,13 +67,13 @@ description:
     C(k3s_artifact_url_proxy) an address, or V(false) for no proxy. C(k3s_artifact_rate) limits each transfer, fetched
     or sent as a stream, to as many bytes in a second (C(500k), C(2M)).
   - >-
-    Every byte that is sent goes through the connection of the task. There are three ways. Over ansible-core's own ssh
-    the file is a stream, with progress on standard error after five seconds, without compression, over a connection of its own unless
-    the user chose one (C(ControlPath), C(ControlMaster), a forwarding). Where the connection plugin is another one,
-    become needs a terminal, or there is no stream to the node, it goes by the plugin's C(put_file), and the rest is the
-    same. With options that only ansible-core's copy has (see O(backup)), with a symbolic O(mode), with C(async), or
-    where the task becomes an unprivileged user, ansible-core's copy does the rest; it compares SHA-1 digests, does not
-    try the binary, and needs Python on the node.
+    Every byte that is sent goes through the connection of the task. There are three ways. Over ansible-core's own
+    ssh the file is a stream, with progress on standard error after five seconds, without compression, over a
+    connection of its own unless the user chose one (C(ControlPath), C(ControlMaster), a forwarding). Where the
+    connection plugin is another one, become needs a terminal, or there is no stream to the node, it goes by the
+    plugin's C(put_file), and the rest is the same. With options that only ansible-core's copy has (see O(backup)),
+    with a symbolic O(mode), with C(async), or where the task becomes an unprivileged user, ansible-core's copy does
+    the rest; it compares SHA-1 digests, does not try the binary, and needs Python on the node.
 options:
   src:
     description:

@@ -17,6 +17,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -142,10 +143,10 @@ def node_of(standin, mirror, client='curl', connection='ssh', before=None, **var
     return {**host, 'ansible_shell_executable': str(wrapped_shell(standin, path))}
 
 
-def wrapped_shell(standin, path):
+def wrapped_shell(standin, path, host='node'):
     """Return a /bin/sh that finds programs in *path* only, and in the node's own folder before."""
-    shell = standin.nodes / 'node' / 'shell'
-    shell.write_text(f'#!/bin/sh\nPATH={standin.nodes}/node/programs:{path}\nexport PATH\nexec /bin/sh "$@"\n')
+    shell = standin.nodes / host / 'shell'
+    shell.write_text(f'#!/bin/sh\nPATH={standin.nodes}/{host}/programs:{path}\nexport PATH\nexec /bin/sh "$@"\n')
     shell.chmod(0o755)
     return shell
 
@@ -590,3 +591,41 @@ def test_hosts_of_a_site_take_turns_on_its_link(fleet, release):
     began = time.monotonic()
     fleet.assert_whole(fleet.run(), release)
     assert time.monotonic() - began > 3 * SIZE / (4 * MEGABYTE)
+
+
+def test_a_relay_without_python_serves_with_busybox(fleet, release):
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a')
+    called = fleet.standin.folder / 'called'
+    fleet.standin.program('a1', 'busybox', f'echo "$@" >>{called}; exec $real "$@"')
+    path = only_client(fleet.standin, 'a1', 'curl')
+    for python in Path(path).glob('python3*'):
+        python.unlink()
+    fleet.hosts['a1']['ansible_shell_executable'] = str(wrapped_shell(fleet.standin, path, 'a1'))
+    run = fleet.run()
+    fleet.assert_whole(run, release)
+    assert {name for name, count in fleet.pushed().items() if count > SIZE / 10} == {'a1'}, run.output
+    assert 'httpd -f -p 127.0.0.1' in called.read_text()
+
+
+# --- past one controller
+
+
+def test_an_execution_environment_of_the_page_has_a_context_and_the_programs_of_the_collection(tmp_path):
+    page = (support.ROOT / 'docs' / 'fleets.md').read_text()
+    blocks = re.findall(r'```yaml\n(.*?)```', page, re.DOTALL)
+    definition, = (block for block in blocks if block.startswith('version: 3'))
+    (tmp_path / 'ee.yml').write_text(definition)
+    (tmp_path / 'airgap-k3s-1.0.0.tar.gz').write_bytes(b'the collection')
+    for command in re.findall(r'`(ansible-builder create [^`]*)`', page):
+        done = support.ansible(*command.split(), folder=tmp_path)
+        assert done.returncode == 0, done.stdout
+    build = tmp_path / 'context' / '_build'
+    container, = (tmp_path / 'context').glob('*file')  # podman's and docker's have names of their own
+    assert 'ansible-core~=2.18.0' in container.read_text()
+    assert 'airgap-k3s-1.0.0.tar.gz' in (build / 'requirements.yml').read_text()
+    assert (build / 'collections' / 'airgap-k3s-1.0.0.tar.gz').read_bytes() == b'the collection'
+    introspect = next((build / 'scripts').glob('introspect.py'))
+    done = subprocess.run([sys.executable, introspect, 'introspect', support.collection_path(tmp_path)], cwd=tmp_path,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and 'zstd' in done.stdout and 'sshpass' in done.stdout, done.stdout + done.stderr
