@@ -63,18 +63,17 @@ give() {
     [ -f "$2" ] && [ ! -L "$2" ] || return 0
     ln -f "$2" "$folder/files/$1" 2>/dev/null || cp "$2" "$folder/files/$1"
 }
+has_python() { command -v python3 >/dev/null 2>&1; }
+has_httpd() { for httpd in 'busybox httpd' httpd; do $httpd --help 2>&1 | grep -q BusyBox && return; done; return 1; }
 listen() {
     cd "$folder/files" || exit 1
-    if command -v python3 >/dev/null 2>&1; then
-        exec python3 -I -m http.server "$port" --bind "$1" --directory "$folder/files"
-    fi
+    ! has_python || exec python3 -I -m http.server "$port" --bind "$1" --directory "$folder/files"
     case $1 in *:*) set -- "[$1]" ;; esac
-    exec busybox httpd -f -p "$1:$port" -h "$folder/files"
+    has_httpd && exec $httpd -f -p "$1:$port" -h "$folder/files"
 }
 serve() {
     own || fail "$folder is gone"
-    command -v python3 >/dev/null 2>&1 || busybox httpd --help 2>&1 | grep -q BusyBox ||
-        fail 'the node has neither python3 nor httpd of BusyBox'
+    has_python || has_httpd || fail 'the node has neither python3 nor httpd of BusyBox'
     n=0
     while port_is_open; do n=$(( n + 1 )); [ "$n" -lt 5 ] || fail "port $port is in use"; sleep 1; done
     alive=$folder/alive.$word
@@ -227,7 +226,7 @@ class Site:
     """The site of one host: where at it a file is, and who serves it next when its relay fails.
 
     Then one host after the other comes to its turn, and the one that is sent the file serves it to those that wait.
-    What serves is noted in a file of this run on the controller, SUCCESSORS for each file at most.
+    Who serves is noted in a file of this run on the controller; no more than SUCCESSORS try that for a file.
     """
 
     def __init__(self, name, digests, addresses):
@@ -253,22 +252,24 @@ class Site:
         if not self.is_in_turn:
             self._turn.enter_context(turn(f'{self.name} without its relay', 1))
             self.is_in_turn = True
-        yield from self._noted().get(sha256, [])[-1:]
+        yield from [address for address in self._noted().get(sha256, []) if address][-1:]
 
     def serve(self, relay, sha256, path):
         """Let *relay*, the :class:`Relay` of a host that was sent a file, serve it to the others of its site."""
         noted = self._noted()
         if sha256 not in self._digests or len(noted.get(sha256, [])) >= SUCCESSORS:
             return
-        if self._relay is None:
-            relay.open()
+        address = ''  # of one who tried and could not
+        try:
+            if self._relay is None:
+                relay.open()
+                self._relay = relay.serve()
             relay.give({sha256: path})
-            self._relay = relay.serve()
-        else:
-            relay.give({sha256: path})
-        noted.setdefault(sha256, []).append(f'{self._relay}/{sha256}')
-        with open(self._note, 'w', encoding='utf-8') as file:
-            json.dump(noted, file)
+            address = f'{self._relay}/{sha256}'
+        finally:
+            noted.setdefault(sha256, []).append(address)
+            with open(self._note, 'w', encoding='utf-8') as file:
+                json.dump(noted, file)
 
     @property
     def _note(self):

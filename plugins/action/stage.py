@@ -371,10 +371,10 @@ class ActionModule(ActionBase):
         """Serve what this host was sent because the relay of its site has failed, to those that wait for their turn."""
         if not self._at_site.is_in_turn or not sent['waiting'] or CAME[sent['way']] == 'relayed':
             return
+        self._is_relay = True
         try:
             relay = Relay(self._host, self._delivery, self._lookup.setting, self._vars.get('ansible_host'))
             self._at_site.serve(relay, job.artifact.sha256, Delivery.path_of_waiting(job, sent['waiting']))
-            self._is_relay = True
         except (AnsibleError, ValueError) as error:
             display.warning(plain(f'{self._host} is no relay for its site: {to_text(error)}', LONGEST_PROBLEM))
 

@@ -412,7 +412,7 @@ class Fleet:
             arch = (archs or {}).get(name, NATIVE)
             assert self.standin.installed(name).read_bytes() == release[arch].read_bytes(), name
             assert self.standin.beside(name) == []
-            assert not (self.standin.nodes / name / 'relay').exists(), name
+            assert not (self.standin.nodes / name / 'relay').exists(), print(run.output)
         assert not servers(self.standin), servers(self.standin)
 
 
@@ -606,6 +606,50 @@ def test_a_relay_without_python_serves_with_busybox(fleet, release):
     fleet.assert_whole(run, release)
     assert {name for name, count in fleet.pushed().items() if count > SIZE / 10} == {'a1'}, run.output
     assert 'httpd -f -p 127.0.0.1' in called.read_text()
+
+
+def busybox_only(standin, host):
+    """Make a node of BusyBox alone: its shell, and its applets for everything else; return its variables."""
+    applets = standin.nodes / host / 'applets'
+    applets.mkdir()
+    for name in subprocess.run(['busybox', '--list'], capture_output=True, text=True, check=True).stdout.split():
+        (applets / name).symlink_to(shutil.which('busybox'))
+    shell = standin.nodes / host / 'shell'
+    shell.write_text(f'#!/bin/sh\nPATH={standin.nodes}/{host}/programs:{applets}\nexport PATH\n'
+                     f'exec {applets}/sh "$@"\n')
+    shell.chmod(0o755)
+    return {'ansible_shell_executable': str(shell)}
+
+
+@pytest.mark.parametrize('fault', ['', '404', 'another file', 'cut', 'drip'])
+def test_a_node_of_busybox_alone_fetches_and_is_pushed_to_where_the_mirror_fails(standin, release, mirror, fault):
+    mirror.fault = fault
+    hosts = {'node': standin.host('node', MACHINE, OLD, k3s_artifact_url=mirror.url)}
+    hosts['node'].update(busybox_only(standin, 'node'))
+    run = standin.stage(hosts)
+    assert_whole(standin, release, run)
+    assert known_of(run)['came'] == ('pushed' if fault else 'fetched'), run.output
+
+
+def test_a_site_of_busybox_alone_has_a_relay(fleet, release):
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a')
+        fleet.hosts[name].update(busybox_only(fleet.standin, name))
+    run = fleet.run()
+    fleet.assert_whole(run, release)
+    assert {name for name, count in fleet.pushed().items() if count > SIZE / 10} == {'a1'}, run.output
+    assert set(fleet.came(run)['a3']) == {'relayed'}
+
+
+def test_a_relay_fetches_from_the_mirror_what_its_site_needs(fleet, release, mirror):
+    for name in ('a1', 'a2', 'a3'):
+        fleet.add(name, 'a', k3s_artifact_url=mirror.url)
+    run = fleet.run()
+    fleet.assert_whole(run, release)
+    came = fleet.came(run)
+    assert (set(came['a1']), set(came['a2'])) == ({'fetched'}, {'relayed'}) and max(fleet.pushed().values()) < SIZE / 10
+    paths = [path for path, _headers in mirror.asked]
+    assert len(paths) == len(set(paths)) == 2, paths
 
 
 # --- past one controller
