@@ -10,6 +10,7 @@ for users is that of the module copy.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import importlib.util
@@ -20,6 +21,7 @@ import select
 import shlex
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -53,6 +55,9 @@ BLOCK = 65536  # bytes; a partial file is continued at a multiple of it, or is c
 STALE = 1440  # minutes after which a partial file is nobody's any more
 TRIAL_SECONDS = 20  # for `k3s --version`, and for restorecon
 STALL_SECONDS = 120  # without a byte that the connection takes
+PATIENCE = 20  # seconds; what a mirror sends less than LEAST bytes in is given up
+LEAST = PATIENCE * 16384
+CAME = {'': 'there', 'stream': 'pushed', 'put_file': 'pushed', 'fetch': 'fetched', 'relay': 'relayed'}  # by way
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 LONGEST_ANSWERS = 1 << 20  # bytes that look answers with
 LONGEST_ANSWER = 300  # characters of a line of a node
@@ -213,8 +218,8 @@ part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
 # receive: a partial file of this run's own, with what an earlier run left in it, continued from standard input or
 # from a file.
 #   takes   dest, base, outside, size, sha256; start: the bytes that are there already, old: where ("place pid");
-#           from: a file of the node to read in place of standard input
-#   answers part: "place pid" of the file; or failed (gone, write, short, folder) and reason
+#           from: a file of the node to read in place of standard input; url: what is fetched in place of both
+#   answers part: "place pid" of the file; or failed (gone, write, short, folder, fetch) and reason
 RECEIVE = FAIL + r'''
 trap '' HUP
 if [ ! -d "$dir" ]; then e=$(mkdir -p "$dir" 2>&1) || fail folder "$e"; fi
@@ -245,7 +250,8 @@ else
 fi
 say part "$s $$"
 if [ "$start" != "$size" ]; then
-    if [ -n "$from" ]; then e=$(dd if="$from" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
+    if [ -n "$url" ]; then fetch
+    elif [ -n "$from" ]; then e=$(dd if="$from" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
     else
         n=$(( (size - start) / block )); tail=$(( (size - start) % block )); at=$(( start / block ))
         e=
@@ -367,6 +373,67 @@ IFS= read -r answer
 [ -n "$answer" ] || exit 0
 eval "$answer"
 ''' + TRANSFER
+
+# fetch: what is missing in the partial file comes from a web server, by curl or wget. No word of the server is trusted:
+# it gets no more room than the file has, no more time than PATIENCE, no other address is asked for it, and whether it
+# was right is for the digest to say. Secrets are in a file, which is read and taken away; never in an argument.
+#   takes   what receive takes; url; secrets: that file, of shell assignments; direct: past all proxies; ca; rate:
+#           bytes in a second; patience, least; from: standard input says nothing of the end of the run
+FETCH = r'''
+by_curl() {
+    [ "$start" = 0 ] || set -- --continue-at "$start"
+    [ -z "$rate" ] || set -- "$@" --limit-rate "$rate"
+    [ -z "$ca" ] || set -- "$@" --cacert "$ca"
+    exec curl -q --silent --show-error --fail --proto =http,https --connect-timeout 10 \
+        --write-out ' (HTTP status %{http_code})' --output "$part" "$@" --config - "$url" <<END
+$curl_lines
+END
+}
+by_wget() {
+    [ "$start" = 0 ] || set -- --continue
+    [ -z "$rate" ] || set -- "$@" --limit-rate="$rate"
+    [ -z "$ca" ] || set -- "$@" --ca-certificate="$ca"
+    if [ -n "$wget_lines" ]; then printf '%s\n' "$wget_lines" >"$secrets.rc"; set -- "$@" --config="$secrets.rc"; fi
+    HOME=/nonexistent; export HOME
+    exec wget --no-verbose --tries=1 --max-redirect=0 --timeout="$patience" --output-document="$part" "$@" "$url"
+}
+by_busybox() {
+    [ "$start" = 0 ] || set -- -c
+    exec wget -q "$@" -O "$part" "$url"  # never with -T: that of Debian 12 crashes then
+}
+fetch() {
+    curl_lines=; wget_lines=; client=
+    if [ -n "$secrets" ]; then . "$secrets"; rm -f "$secrets"; fi
+    [ -z "$direct" ] || unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY
+    if command -v curl >/dev/null 2>&1; then client=curl
+    elif command -v wget >/dev/null 2>&1; then
+        case $(wget --help 2>&1) in *BusyBox*) client=busybox ;; *) client=wget ;; esac
+    else fail fetch 'the node has neither curl nor wget'
+    fi
+    case $client:$wget_lines in
+        busybox:?*) fail fetch 'wget of BusyBox would show the header or password to every user of the node' ;;
+    esac
+    exec 3<&0
+    e=$( exec 2>&1
+        ( ulimit -f "$(( size / 512 + 2048 ))" 2>/dev/null; "by_$client" ) </dev/null 3<&- & f=$!
+        { t=0; seen=$start
+          while sleep 1; do
+              n=$(size_of "$part"); t=$(( t + 1 ))
+              [ "$n" -lt "$size" ] || break
+              [ "$t" -ge "$patience" ] || continue
+              [ $(( n - seen )) -ge "$least" ] || break
+              t=0; seen=$n
+          done
+          kill "$f"; } >/dev/null 2>&1 3<&- & w=$!
+        c=; if [ -z "$from" ]; then { cat <&3; kill "$f"; } >/dev/null 2>&1 & c=$!; fi
+        wait "$f"; code=$?; kill "$w" $c 2>/dev/null
+        [ "$code" != 143 ] || printf 'given up: fewer than %s bytes in %s seconds' "$least" "$patience" )
+    exec 3<&-
+    [ -z "$secrets" ] || rm -f "$secrets.rc"
+    dd if=/dev/null of="$part" conv=notrunc,fsync 2>/dev/null
+    [ "$(size_of "$part")" -ge "$size" ] || fail fetch "$client: $(printf %s "$e" | head -c 1000)"
+}
+'''
 
 
 def shell_program(script: str, **values: object) -> str:
@@ -620,11 +687,87 @@ def resume_at(file, path, partial):
     return partial.length if known.hexdigest() == partial.digest else 0
 
 
+# --- a mirror --------------------------------------------------------------------------------------------------------
+
+
+class Mirror(NamedTuple):
+    """A web server from which a node fetches files itself."""
+
+    url: str = ''  # of the folder *root*, without a slash at its end; empty: there is none
+    root: str = ''  # the artifact directory on the controller
+    secrets: str = ''  # shell assignments with what nobody may read: header lines for curl and wget, a proxy
+    ca: str = ''  # path of a file on the node
+    direct: bool = False  # past all proxies
+    only: bool = False  # fail rather than push
+    rate: int | None = None  # bytes in a second that each transfer over the link may have, also a pushed one
+
+    def url_of(self, path):
+        """Return the address of the file *path* of the controller, '' where the mirror has none."""
+        if not self.url or not self.root or not path.startswith(self.root.rstrip('/') + '/'):
+            return ''
+        return f'{self.url}/{urllib.parse.quote(os.path.relpath(path, self.root))}'
+
+
+NO_MIRROR = Mirror()
+
+
+def mirror_of(host, setting, root):
+    """Return the :class:`Mirror` that the variables of *host* say; no error repeats what may be a secret.
+
+    setting: gives the value of a variable. root: gives the artifact directory, None without one.
+    """
+    def refuse(name, advice):
+        raise StagingError(f'{name} of {host} {advice}.')
+    rate = setting('k3s_artifact_rate')
+    match = re.fullmatch(r'([0-9]{1,12})([kM]?)', str(rate or ''))
+    limit = int(match[1]) * {'': 1, 'k': 1000, 'M': 1000000}[match[2]] if match else 0
+    if rate and limit < 4 * LEAST // PATIENCE:
+        refuse('k3s_artifact_rate', f'is {rate!r}. Write bytes in a second, such as 500k or 2M, and at least 66k')
+    none = Mirror(rate=limit or None)
+    url = setting('k3s_artifact_url')
+    if not url:
+        return none
+    if not isinstance(url, str) or not re.fullmatch(r'https?://[^\s/?#@\\"\x00-\x20\x7f]+(/[^\s?#\\"\x00-\x20\x7f]*)?',
+                                                    url):
+        refuse('k3s_artifact_url', 'is no address of a folder, http:// or https:// with a host and a path, and without '
+                                   'a user, a query or blanks. A user goes into k3s_artifact_url_username')
+    headers = setting('k3s_artifact_url_headers') or {}
+    if not isinstance(headers, Mapping):
+        refuse('k3s_artifact_url_headers', 'is no dictionary of names and values')
+    headers = {str(name): str(value) for name, value in headers.items()}
+    user, password = setting('k3s_artifact_url_username'), setting('k3s_artifact_url_password')
+    if user or password:
+        if not isinstance(user, str) or not user or ':' in user or not isinstance(password, str):
+            refuse('k3s_artifact_url_username', 'and k3s_artifact_url_password are both needed as texts, and the first '
+                                                'has no colon in it')
+        headers['Authorization'] = 'Basic ' + base64.b64encode(f'{user}:{password}'.encode()).decode()
+    if not all(re.fullmatch(r'[A-Za-z0-9-]+', name) and re.fullmatch(r'[ -~]*', headers[name]) for name in headers):
+        refuse('k3s_artifact_url_headers', 'has a name that no header has, or a value with characters that none has')
+    proxy = setting('k3s_artifact_url_proxy')
+    if proxy and (not isinstance(proxy, str) or not re.fullmatch(r'https?://([^\s/@]+@)?[\w.:\[\]-]+/?', proxy)):
+        refuse('k3s_artifact_url_proxy', 'is no address such as http://proxy:3128. Write one, or false for no proxy')
+    lines = [f'{name}: {value}' for name, value in headers.items()]
+    quoted = (re.sub(r'([\\"])', r'\\\1', line) for line in lines)
+    secrets_ = {'curl_lines': '\n'.join(f'header = "{line}"' for line in quoted),
+                'wget_lines': '\n'.join(f'header = {line}' for line in lines),
+                **({'http_proxy': proxy, 'https_proxy': proxy} if proxy else {})}
+    return none._replace(
+        url=url.rstrip('/'), root=root() or '', ca=checked_path(host, 'k3s_artifact_url_ca_path',
+                                                                setting('k3s_artifact_url_ca_path') or ''),
+        secrets=shell_program('export http_proxy https_proxy', **secrets_) if lines or proxy else '',
+        direct=proxy is not None and not proxy,
+        only=checked_switch(host, 'k3s_artifact_url_only', setting('k3s_artifact_url_only') or False))
+
+
 # --- the way to the node ---------------------------------------------------------------------------------------------
 
 
 class StagingError(AnsibleError):
     """What goes wrong on the way to the node, as a sentence for the person who runs the playbook."""
+
+
+class NotFetched(Exception):
+    """What came from a mirror is not the file, or not all of it; the text says why."""
 
 
 class PartialLost(Exception):
@@ -762,6 +905,22 @@ def heard(stream, mark):
     return to_text(text)
 
 
+def held_open(_fh, _in_data, _process):
+    """Stands for the sender of a stream that has nothing to send: standard input ends when the run does."""
+
+
+class Paced:
+    """A progress that also waits, until the transfer is no faster than *rate* bytes in a second."""
+
+    def __init__(self, progress, start, rate):
+        self._progress, self._start, self._rate, self._began = progress, start, rate, time.monotonic()
+        self.finish = progress.finish
+
+    def at(self, done):
+        time.sleep(max(0, self._began + (done - self._start) / self._rate - time.monotonic()))
+        self._progress.at(done)
+
+
 def read(file, path, length):
     try:
         return file.read(length)
@@ -777,9 +936,9 @@ def variables_of(job, node, planned=None):
     """Return what receive and install take, as shell variables."""
     partial = node.partial(job.artifact.sha256) if planned and planned.start else None
     return {
-        **job.target.variables(), 'only': '', 'token': '', 'waiting': '', 'from': '', 'machine': node.machine, 'previous': job.previous,
-        'owner': '' if job.owner is None else job.owner,
-        'group': '' if job.group is None else job.group, 'mode': job.mode, 'probe': 'yes' if job.trial else '',
+        **job.target.variables(), 'only': '', 'token': '', 'waiting': '', 'from': '', 'url': '',
+        'machine': node.machine, 'mode': job.mode, 'owner': '' if job.owner is None else job.owner,
+        'group': '' if job.group is None else job.group, 'probe': 'yes' if job.trial else '', 'previous': job.previous,
         # The owner that is there is kept where that is allowed, as core's copy does.
         'keep': '{uid}:{gid}'.format(**node.status) if node.status else '',
         'start': planned.start if planned else 0, 'old': f'{partial.place} {partial.pid}' if partial else ''}
@@ -788,8 +947,11 @@ def variables_of(job, node, planned=None):
 class Delivery:
     """Brings verified files to one node, through the connection of the task of *action*: look, plan, send, install."""
 
-    def __init__(self, action, host, arch_of, arch_of_program):
+    def __init__(self, action, host, arch_of, arch_of_program, mirror=NO_MIRROR):
         self._action, self._host, self._arch_of, self._arch_of_program = action, host, arch_of, arch_of_program
+        self.mirror = mirror
+        self.relays = lambda sha256: ()  # gives where at its site the node finds a file: addresses, a path of its own
+        self.turn = contextlib.nullcontext  # what is entered while a file crosses the link
         self._connection = action._connection
         become = self._connection.become
         wants_terminal = become and (getattr(become, 'require_tty', False) or not getattr(become, 'pipelining', True))
@@ -860,10 +1022,9 @@ class Delivery:
         the node is likely open, and shared with other tasks.
         Return the three, what the install program answered, None if nothing was done, and the way that was taken.
         """
-        decision = report = None
-        way = 'stream'
-        if sends and self._piped and not opened:
-            decision, report = self._converse(target, decide)
+        decision, report, way = None, None, ''
+        if sends and self._piped and not opened and not self.mirror.url:
+            decision, report, way = self._converse(target, decide)
         node, job, planned = decision or decide(self.look(target)[0])
         if sends and report is None and planned and planned.action != 'nothing':
             report, way = self.send_and_install(job, node, planned)
@@ -872,8 +1033,8 @@ class Delivery:
     def _converse(self, target, decide):
         """Look, send and install in one session, which is opened once where each would open one of its own.
 
-        Return what *decide* returned and what the install program answered: None where this way does not lead there,
-        or where it is to be done in another one.
+        Return what *decide* returned, what the install program answered and the way that was taken: None where this way
+        does not lead there, or where it is to be done in another one.
         """
         word, decision = secrets.token_hex(8), []
 
@@ -908,18 +1069,18 @@ class Delivery:
                 result = self._run(program, f'look at {target.dest}, and stream what is missing to it')
         except AnsibleConnectionFailure as error:
             if not decision or not is_to_send(decision[2]):
-                return None, None
+                return None, None, ''
             node, job, planned = decision
-            return decision, self._send_surely(job, node, planned, error=error)[0]
+            return (decision, *self._send_surely(job, node, planned, error=error))
         if not decision:
             self._piped = False  # as with sudo and requiretty
-            return None, None
+            return None, None, ''
         if not is_to_send(decision[2]):
-            return decision, None
+            return decision, None, ''
         try:
-            return decision, self._read(decision[1], word, result)
+            return decision, self._read(decision[1], word, result), 'stream'
         except PartialLost:
-            return None, None
+            return None, None, ''
 
     def send_and_install(self, job, node, planned):
         """Do what is *planned*; return what the install program answered and the way that was taken."""
@@ -961,6 +1122,13 @@ class Delivery:
         """Tell whether two texts are what :meth:`send` says of a file that waits."""
         return bool(re.fullmatch(r'(up|dir) [0-9]{1,10}', waiting) and re.fullmatch(r'[0-9 ]{1,60}', token))
 
+    @staticmethod
+    def path_of_waiting(job, waiting):
+        """Return the path of the node where what :meth:`send` left of *job* waits."""
+        place, pid = waiting.split()
+        folder = os.path.dirname(job.dest) if place == 'dir' else os.path.dirname(os.path.dirname(job.dest))
+        return os.path.join(folder, f'.k3s-artifact.{job.target.variables()["base"]}.{job.artifact.sha256}.{pid}.part')
+
     def place(self, *parts):
         """Put in place what :meth:`send` has left on the node, in one command, in order; stop at the first that fails.
 
@@ -991,10 +1159,19 @@ class Delivery:
         return word, shell_program(script, word=word, **{**variables_of(job, node, planned), **values})
 
     def _send(self, job, node, planned, error=None, **values):
-        """Send what is missing and run the rest of the program; return its answers and the way that was taken.
+        """Bring what is missing and run the rest of the program; return its answers and the way that was taken.
 
         error: how a session has broken in which *planned* was tried already.
         """
+        if planned.start < job.artifact.size and error is None:
+            report, way, node, planned = self._fetched(job, node, planned, **values)
+            if report is not None:
+                return report, way
+        with self.turn():
+            return self._push(job, node, planned, error, **values)
+
+    def _push(self, job, node, planned, error, **values):
+        """Send what is missing over the connection."""
         tries = 1 + int(self._connection.get_option('reconnection_retries')) if self._piped else 0
         while tries:
             if error is None:
@@ -1015,6 +1192,67 @@ class Delivery:
                 raise self._broken(job, planned.start, error)
             error = None
         return self._put(job, node, planned, **values), 'put_file'
+
+    def _fetched(self, job, node, planned, **values):
+        """Let the node fetch the file from where it may be.
+
+        Return (answers, way, node, plan); answers is None where it has to be sent, from where the plan says.
+        """
+        for way, address, mirror in self._sources(job):
+            try:
+                with self.turn() if way == 'fetch' else contextlib.nullcontext():
+                    return self._fetch(job, node, planned, address, mirror, **values), way, node, planned
+            except (NotFetched, AnsibleConnectionFailure) as error:
+                whose = 'the relay of its site' if way == 'relay' else 'the mirror'
+                why = f'{address} did not come from {whose}: {plain(to_text(error))}'
+                if mirror.only:
+                    self.fail(f'{why}. k3s_artifact_url_only forbids to send it. {self._kept}.')
+                display.warning(f'{self._host}: {why}. What is missing comes another way.')
+                node = self._after_break(job, error)
+                planned = self.plan(job, node)
+                if planned.installed == 'same':
+                    return {}, '', node, planned
+        return None, '', node, planned
+
+    def _sources(self, job):
+        """Yield (way, address, mirror) for each place from which the node may fetch the file of *job*."""
+        source, mirror = job.artifact.source, self.mirror
+        for address in self.relays(job.artifact.sha256):
+            yield 'relay', address, Mirror(direct=True)
+        if mirror.url_of(source):
+            yield 'fetch', mirror.url_of(source), mirror
+        elif mirror.url:
+            why = (f'{source} is not below the artifact directory {mirror.root or "(there is none)"}, so the mirror '
+                   f'does not have it')
+            if mirror.only:
+                self.fail(f'{why}, and k3s_artifact_url_only forbids to send it. {self._kept}.')
+            display.warning(f'{self._host}: {why}: it is sent.')
+
+    def _fetch(self, job, node, planned, url, mirror, **values):
+        """Run the program that fetches what is missing and does the rest; return its answers."""
+        secrets_ = ''
+        if mirror.secrets:
+            secrets_ = self._temporary('secrets')
+            self._action._transfer_data(secrets_, mirror.secrets)
+        is_own = url.startswith('/')  # a file of the node itself, which is its site's relay
+        held = self._piped and not is_own
+        values = {**values, 'ca': mirror.ca, 'url': '' if is_own else url, 'secrets': secrets_,
+                  'from': url if is_own else '' if held else 'none', 'direct': 'yes' if mirror.direct else '', 'rate': mirror.rate or '',
+                  'patience': PATIENCE, 'least': LEAST}
+        word, program = self._program(job, node, FETCH + RECEIVE_AND_INSTALL, planned, **values)
+        with streaming(self._connection, held_open) if held else contextlib.nullcontext():
+            result = self._run(program, f'fetch {url} to {job.dest}')
+        found = answers(result['stdout'], word)
+        if 'end' in found:
+            return found
+        kind = found.get('failed', [''])[-1]
+        if kind in ('fetch', 'short', 'digest', ''):
+            raise NotFetched('it is another file' if kind == 'digest' else found.get('reason', [said(result)])[-1])
+        return self._raise(job, found, said(result))
+
+    def _temporary(self, name):
+        """Return a path in the one folder that all files of the task have on the node."""
+        return shell_of(self._connection).join_path(remote_folder(self._action), name)
 
     def _after_break(self, job, error):
         """Look at the node after a broken connection; where that is not possible, tell of the broken connection."""
@@ -1041,6 +1279,8 @@ class Delivery:
 
         def write(fh, in_data, ssh_process):
             progress = Progress(self._host, os.path.basename(path), size, planned.start, self._action._task.no_log)
+            if self.mirror.rate:
+                progress = Paced(progress, planned.start, self.mirror.rate)
             file.seek(planned.start)
             stream = Stream(file, path, planned.start, size, progress)
             try:
@@ -1051,7 +1291,7 @@ class Delivery:
         return write
 
     def _put(self, job, node, planned, **values):
-        temporary = shell_of(self._connection).join_path(remote_folder(self._action), 'artifact')
+        temporary = self._temporary('artifact')
         if planned.start < job.artifact.size:
             with self._opened(job.artifact.source):
                 self._connection.put_file(job.artifact.source, temporary)
@@ -1457,7 +1697,8 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
 
     def _delivery(self):
         lookup = self._prepared()
-        return Delivery(self, self._host, lookup.arch_of, lookup.elf_arch)
+        mirror = mirror_of(self._host, self._setting, lambda: lookup.root)
+        return Delivery(self, self._host, lookup.arch_of, lookup.elf_arch, mirror)
 
     def _job(self, request):
         """Return the :class:`Job` for a request, or why its file is not for the host, as text."""
@@ -1528,6 +1769,9 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
         if planned is None:
             return self._skipped(request, job)
         if obstacle:
+            if delivery.mirror.only:
+                raise StagingError(f'{self._host}: {obstacle} is left to copy of ansible-core, which sends the file. '
+                                   f'k3s_artifact_url_only forbids that. Leave out one of them. Nothing was changed.')
             display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core',
                         host=self._host)
             return self._through_core(job, node, planned, task_vars, obstacle)
@@ -1536,7 +1780,7 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
             result['diff'] = [difference(job, node)]
         if report is not None:
             result.update(parse_status(report))
-            result['k3s_artifact'].update(way=way, came='pushed' if way else 'there')
+            result['k3s_artifact'].update(way=way, came=CAME[way])
             note_version(result, report)
         return result
 

@@ -22,16 +22,21 @@ from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
+from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
 from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    ARCHIVE_SUFFIXES, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
-    answers, becomes_unprivileged, checked_path, checked_switch, kept, plain, said, shell_of, shell_program)
+    ARCHIVE_SUFFIXES, CAME, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError,
+    Target, answers, becomes_unprivileged, checked_path, checked_switch, kept, mirror_of, plain, said, shell_of,
+    shell_program)
+from ansible_collections.airgap.k3s.plugins.action.relay import (
+    RELAY_DIRECTORY, Relay, Site, count_of, found_at_site, site_of, turn)
 from ansible_collections.airgap.k3s.plugins.action.report import counted, host_row, is_for_people
 from ansible_collections.airgap.k3s.plugins.action.rpm import Package, is_newer, is_selinux_package, read_package
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 
+display = Display()
 LOOKUP = 'airgap.k3s.k3s_artifact'
 lookup_loader.get(LOOKUP, class_only=True)  # once in Ansible's own process, not again in that of each host
 
@@ -174,7 +179,8 @@ def sent_entry(job, node, planned, sent):
     return {'kind': job.kind, 'source': job.artifact.source, 'dest': job.dest, 'size': job.artifact.size,
             'sha256': job.artifact.sha256, 'owner': job.owner, 'machine': node.machine,
             'uid': node.status.get('uid'), 'gid': node.status.get('gid'), 'keeps': job.keeps,
-            'waiting': sent['waiting'], 'token': sent['token'], 'came': 'pushed' if planned.to_send else 'there'}
+            'waiting': sent['waiting'], 'token': sent['token'],
+            'came': sent['came'] if planned.to_send else 'there'}
 
 
 def part_of_entry(entry):
@@ -272,11 +278,11 @@ class ActionModule(ActionBase):
 
     def _step(self):
         """Return the step that the task asks for and, in a list, the result of the step that it goes on from."""
-        unknown = set(self._task.args) - {'step', 'of', 'reported'}
+        unknown = set(self._task.args) - {'step', 'of', 'reported', 'relays', 'served'}
         step, name = self._task.args.get('step', 'look'), self._task.args.get('of')
         if unknown or step not in self.STEPS:
-            raise AnsibleActionFail(f'{self.NAME} takes the options step, which is one of {", ".join(self.STEPS)}, of '
-                                    f'and reported. It got {self._task.args!r}.')
+            raise AnsibleActionFail(f'{self.NAME} takes the options step, which is one of {", ".join(self.STEPS)}, of, '
+                                    f'reported, relays and served. It got {self._task.args!r}.')
         if step == 'look':
             return step, []
         if not name or not isinstance(self._vars.get(name), Mapping):  # as it is: what a node said could be a template
@@ -306,11 +312,13 @@ class ActionModule(ActionBase):
     def _prepare(self, machine):
         """Load and prepare the lookup for the host. Where nothing says what machine it is, it is asked."""
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
-        self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch)
         if shell_of(self._connection).SHELL_FAMILY != 'sh' or becomes_unprivileged(self):
             raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set '
                                f'k3s_artifact_become: false to stage as the user who logs in.')
         self._lookup.prepare(self._vars)
+        mirror = mirror_of(self._host, self._lookup.setting, lambda: self._lookup.root)
+        self._delivery = Delivery(self, self._host, self._lookup.arch_of, self._lookup.elf_arch, mirror)
+        self._site = site_of(self._host, self._lookup.setting('k3s_artifact_site'))
         self._folder = os.path.dirname(self._path('k3s_artifact_dest', INSTALL_PATH))
         self._is_told = self._lookup.get_option('machine')
         if not self._lookup.knows_machine():
@@ -457,7 +465,13 @@ class ActionModule(ActionBase):
 
     def _look_at_node(self, found):
         """Look at the node, also where no file was found for it: it may have problems of its own."""
-        nodes = self._delivery.look(*([job.target for job in found.jobs] or [Target(self._folder, 'script')]))
+        targets = [job.target for job in found.jobs] or [Target(self._folder, 'script')]
+        if self._site:  # room for the files of its whole site
+            folder = self._path('k3s_artifact_relay_dir', RELAY_DIRECTORY)
+            targets.append(Target(os.path.join(folder, 'files'), 'script'))
+        nodes = self._delivery.look(*targets)
+        if self._site:
+            found.known.update(site=self._site, relay_free=nodes.pop().free)
         for job, node in zip(found.jobs, nodes):
             if self._is_told:
                 node = node._replace(arch=job.artifact.arch)
@@ -488,7 +502,11 @@ class ActionModule(ActionBase):
         known = known_of(looked)
         if self._task.check_mode or known['problems'] or all(row['action'] == 'nothing' for row in known['files']):
             return Findings(self._host, known).result(sent=[])
+        self._is_relay = False
         found, sent = self._found(known.get('machine')), []
+        if not found.problems:
+            with found.noted():
+                self._use_site()
         for job, node, planned in found.parts:
             if found.problems:
                 break
@@ -502,16 +520,35 @@ class ActionModule(ActionBase):
         for dest in packages:
             found.row(dest)['came'] = 'waiting'
         return found.result(sent=sent, packages=[] if found.problems else packages, packages_key=key,
-                            packages_backend=found.backend)
+                            packages_backend=found.backend, is_relay=self._is_relay)
+
+    def _use_site(self):
+        """Let the node fetch what a relay of its site has, and wait for its turn to use the link."""
+        self._at_site, self._came_to_relay = Site(self._site, (), {}), {}
+        names = [self._task.args.get(option) for option in ('relays', 'served')]
+        if not self._site:
+            return
+        forks = self._lookup.setting('k3s_artifact_site_forks')
+        if forks is not None:
+            forks = count_of(self._host, 'k3s_artifact_site_forks', forks)
+            self._delivery.turn = lambda: turn(self._site, forks)
+        if all(names):
+            digests, addresses, self._came_to_relay = found_at_site(self._vars, names, self._host, self._site)
+            self._at_site = Site(self._site, digests, addresses)
+        self._delivery.relays = self._at_site.addresses
 
     def _sent(self, found, job, node, planned):
         """Send one file; return the entries for the step "place", and note in the file's row how it came."""
         if planned.action == 'attributes':
-            return [sent_entry(job, node, planned, {'waiting': '', 'token': ''})]
+            return [sent_entry(job, node, planned, {'waiting': '', 'token': '', 'came': 'there'})]
         found.row(job.dest)['came'] = 'there'
         if planned.action == 'nothing':
             return []
-        sent = self._delivery.send(job, node, planned)
+        with self._at_site.turn():
+            sent = self._delivery.send(job, node, planned)
+            self._serve_next(found, job, sent)
+        own = sent['way'] == 'relay' and self._came_to_relay.get(job.artifact.sha256)
+        sent['came'] = own or CAME[sent['way']]
         if not sent['waiting']:  # another run was faster
             return []
         found.row(job.dest)['came'] = 'waiting'
@@ -519,6 +556,17 @@ class ActionModule(ActionBase):
         if printed:
             found.known['version'] = found.row(job.dest)['version'] = printed.group(0)
         return [sent_entry(job, node, planned, sent)]
+
+    def _serve_next(self, found, job, sent):
+        """Serve what this host was sent because the relay of its site has failed, to those that wait for their turn."""
+        if not self._at_site.is_in_turn or not sent['waiting'] or CAME[sent['way']] == 'relayed':
+            return
+        self._is_relay = True
+        try:
+            relay = Relay(self._host, self._delivery, self._lookup.setting, self._vars.get('ansible_host'))
+            self._at_site.serve(relay, job.artifact.sha256, Delivery.path_of_waiting(job, sent['waiting']))
+        except (AnsibleError, ValueError) as error:
+            display.warning(plain(f'{self._host} is no relay for its site: {to_text(error)}', LONGEST_PROBLEM))
 
     # --- place
 

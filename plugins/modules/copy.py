@@ -56,13 +56,24 @@ description:
     and renamed when it is on the disk. What was there before stays until then. An interrupted transfer is continued, by
     the same run as often as the C(retries) of the connection say, else by the next one.
   - >-
-    Every byte goes through the connection of the task. There are three ways. Over ansible-core's own ssh the file is a
-    stream, with progress on standard error after five seconds, without compression, over a connection of its own unless
-    the user chose one (C(ControlPath), C(ControlMaster), a forwarding). Where the connection plugin is another one,
-    become needs a terminal, or there is no stream to the node, it goes by the plugin's C(put_file), and the rest is the
-    same. With options that only ansible-core's copy has (see O(backup)), with a symbolic O(mode), with C(async), or
-    where the task becomes an unprivileged user, ansible-core's copy does the rest; it compares SHA-1 digests, does not
-    try the binary, and needs Python on the node.
+    With the variable C(k3s_artifact_url), the address of a web server that serves the artifact directory, the node
+    first fetches what is missing itself, from its path below the artifact directory, with C(curl) or C(wget) and into
+    the same partial file. The digest is that of the controller, so neither the server nor the way to it is trusted.
+    No redirect is followed (by wget of BusyBox, which cannot do otherwise, it is). What sends less than 320 KiB in 20
+    seconds is given up. What has not come, or is another file, is sent as without such a server, with a warning, or is
+    an error with C(k3s_artifact_url_only=true). C(k3s_artifact_url_username) with C(k3s_artifact_url_password), and
+    C(k3s_artifact_url_headers), a dictionary, never are in an argument of a program nor in a log. wget of BusyBox can
+    only take them as arguments, so with them it fetches nothing. C(k3s_artifact_url_ca_path) is a file on the node,
+    C(k3s_artifact_url_proxy) an address, or V(false) for no proxy. C(k3s_artifact_rate) limits each transfer, fetched
+    or sent as a stream, to as many bytes in a second (C(500k), C(2M)).
+  - >-
+    Every byte that is sent goes through the connection of the task. There are three ways. Over ansible-core's own
+    ssh the file is a stream, with progress on standard error after five seconds, without compression, over a
+    connection of its own unless the user chose one (C(ControlPath), C(ControlMaster), a forwarding). Where the
+    connection plugin is another one, become needs a terminal, or there is no stream to the node, it goes by the
+    plugin's C(put_file), and the rest is the same. With options that only ansible-core's copy has (see O(backup)),
+    with a symbolic O(mode), with C(async), or where the task becomes an unprivileged user, ansible-core's copy does
+    the rest; it compares SHA-1 digests, does not try the binary, and needs Python on the node.
 options:
   src:
     description:
@@ -161,9 +172,10 @@ notes:
   - A staged file needs a POSIX shell with coreutils and find, or BusyBox, on the node, and no Python.
   - >-
     Variables of the host that are read here are C(k3s_artifact_dest), C(k3s_artifact_images_dest),
-    C(k3s_artifact_probe), C(k3s_artifact_downgrade) and C(k3s_artifact_keep_previous). The lookup reads
-    C(k3s_artifact_dir), C(airgap_dir), C(k3s_artifact_machine), C(k3s_binary_map), C(k3s_artifact_verify),
-    C(k3s_artifact_keyring), C(k3s_artifact_images) and C(k3s_version). A fact of the node with such a name is an error.
+    C(k3s_artifact_probe), C(k3s_artifact_downgrade), C(k3s_artifact_keep_previous), C(k3s_artifact_rate) and the
+    C(k3s_artifact_url) and those that begin with it. The lookup reads C(k3s_artifact_dir), C(airgap_dir),
+    C(k3s_artifact_machine), C(k3s_binary_map), C(k3s_artifact_verify), C(k3s_artifact_keyring), C(k3s_artifact_images)
+    and C(k3s_version). A fact of the node with such a name is an error.
   - C(k3s_artifact_probe=false) leaves out both runs of K3s on the node, also the one that tells whether the node has a
     newer K3s.
   - C(k3s_artifact_keep_previous=true) leaves the binary that is replaced beside the new one, as C(k3s.previous), by a
@@ -341,15 +353,15 @@ k3s_artifact:
       sample: /usr/local/bin/k3s.previous
     came:
       description:
-        - V(pushed) if the task sent the file, V(there) if there was nothing to send. Empty in check mode for a file
-          that is still to be sent.
+        - V(pushed) if the task sent the file, V(fetched) if the node fetched it from C(k3s_artifact_url), V(there) if
+          there was nothing to send. Empty in check mode for a file that is still to be sent.
       returned: success
       type: str
       sample: pushed
     way:
       description:
-        - How the file went, V(stream), V(put_file), or V(copy) for ansible-core's. Empty where only attributes were
-          set, or where another run was faster.
+        - How the file went, V(fetch), V(stream), V(put_file), or V(copy) for ansible-core's. Empty where only
+          attributes were set, or where another run was faster.
       returned: changed, not in check mode
       type: str
       sample: stream

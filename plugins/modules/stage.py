@@ -49,6 +49,15 @@ options:
         them whole.
     type: bool
     default: false
+  relays:
+    description:
+      - For V(send), the name of the variable that V(choose) of M(airgap.k3s.relay) registered. With O(served), a host
+        fetches from the relay of its site what that has.
+    type: str
+  served:
+    description:
+      - For V(send), the name of the variable that V(serve) of M(airgap.k3s.relay) registered on the relays.
+    type: str
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.
@@ -88,6 +97,9 @@ notes:
     folder.
   - C(k3s_artifact_probe=false) does not try the binary on the node. C(k3s_artifact_downgrade=true) allows an older
     K3s.
+  - C(k3s_artifact_url) and what else M(airgap.k3s.copy) reads for a node that fetches its files itself is read here,
+    too. C(k3s_artifact_site) is the site of a host, for M(airgap.k3s.relay), and C(k3s_artifact_site_forks) limits how
+    many hosts of it use the link at once.
   - Where the task becomes root, what is staged belongs to root. Else it belongs to the user who logs in.
 seealso:
   - module: airgap.k3s.copy
@@ -208,6 +220,14 @@ k3s_artifact:
       type: list
       elements: str
       returned: success
+    site:
+      description: Its site.
+      type: str
+      returned: for a host with C(k3s_artifact_site)
+    relay_free:
+      description: Bytes that are free where a relay has its folder. V(null) if the node does not say.
+      type: int
+      returned: for a host with C(k3s_artifact_site)
     files:
       description:
         - The host's files, each with C(kind) (binary, script, archive, package), C(source), C(dest), C(size),
@@ -217,10 +237,15 @@ k3s_artifact:
         - C(action) is V(nothing), V(install), V(replace) or V(attributes), the last where only owner, group or mode
           differ.
         - C(came) is empty after V(look), V(waiting) for what V(send) sent. After V(place) it is V(pushed) for what
-          was sent and V(there) for what was on the node before.
+          was sent, V(fetched) for what came from C(k3s_artifact_url), V(relayed) for what came from a relay of the
+          host's site, and V(there) for what was on the node before.
       type: list
       elements: dict
       returned: success
+is_relay:
+  description: Whether the host serves files to its site, since the relay of that has failed.
+  returned: for V(step=send), if it sent something
+  type: bool
 sent:
   description: What V(step=place) has to know of what waits on the node.
   returned: for V(step=send)

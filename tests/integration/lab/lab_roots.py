@@ -16,7 +16,7 @@ from lab_system import LabError, home, mount, mounts, run, stage, unmount_all
 RECIPE = 2  # raise it when a function below makes a different root
 PACKAGES = ('base-files', 'base-passwd', 'bash', 'coreutils', 'dash', 'debianutils', 'diffutils', 'findutils', 'grep',
             'gzip', 'hostname', 'libc-bin', 'mawk', 'mount', 'ncurses-base', 'procps', 'sed', 'tar', 'util-linux',
-            'acl', 'e2fsprogs', 'libpam-modules', 'python3', 'rsync', 'sudo')
+            'acl', 'curl', 'e2fsprogs', 'libpam-modules', 'python3', 'rsync', 'sudo', 'wget')
 LOGIN_SHELLS = {'tcsh': '/usr/bin/tcsh', 'fish': '/usr/bin/fish', 'zsh': '/usr/bin/zsh', 'mksh': '/usr/bin/mksh',
                 'yash': '/usr/bin/yash',
                 'posh': '/usr/bin/posh'}  # there is a user for each, who has its name; on the amd64 nodes alone
