@@ -1237,8 +1237,8 @@ class Delivery:
         is_own = url.startswith('/')  # a file of the node itself, which is its site's relay
         held = self._piped and not is_own
         values = {**values, 'ca': mirror.ca, 'url': '' if is_own else url, 'secrets': secrets_,
-                  'from': url if is_own else '' if held else 'none', 'direct': 'yes' if mirror.direct else '', 'rate': mirror.rate or '',
-                  'patience': PATIENCE, 'least': LEAST}
+                  'from': url if is_own else '' if held else 'none', 'direct': 'yes' if mirror.direct else '',
+                  'rate': mirror.rate or '', 'patience': PATIENCE, 'least': LEAST}
         word, program = self._program(job, node, FETCH + RECEIVE_AND_INSTALL, planned, **values)
         with streaming(self._connection, held_open) if held else contextlib.nullcontext():
             result = self._run(program, f'fetch {url} to {job.dest}')
