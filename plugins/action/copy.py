@@ -20,6 +20,7 @@ import select
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import ansible.plugins.action
@@ -52,6 +53,7 @@ STALE = 1440  # minutes after which a partial file is nobody's any more
 TRIAL_SECONDS = 20  # for `k3s --version`, and for restorecon
 STALL_SECONDS = 120  # without a byte that the connection takes
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
+LONGEST_ANSWERS = 1 << 20  # bytes that look answers with
 LONGEST_ANSWER = 300  # characters of a line of a node
 LONGEST_ERROR = 2000  # characters of what ssh and its server say of a connection that failed
 NOBODY = 9999999999  # the number of no process
@@ -211,7 +213,7 @@ part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
 #   takes   dest, base, outside, size, sha256; start: the bytes that are there already, old: where ("place pid");
 #           from: a file of the node to read in place of standard input
 #   answers part: "place pid" of the file; or failed (gone, write, short, folder) and reason
-RECEIVE = COMMON + FAIL + r'''
+RECEIVE = FAIL + r'''
 trap '' HUP
 if [ ! -d "$dir" ]; then e=$(mkdir -p "$dir" 2>&1) || fail folder "$e"; fi
 stale | while read -r f; do rm -f "$f"; done
@@ -337,12 +339,21 @@ echo "$word$same"
 '''
 # In a stream, standard input ends when the run does. What has arrived then gets another name, for the next run: nothing
 # is put in place any more. No process is ended by its number, which may be another's by then.
-RECEIVE_AND_INSTALL = RECEIVE + r'''
+TRANSFER = RECEIVE + r'''
 if [ -z "$from" ]; then
     exec 3<&0; { cat <&3 >/dev/null; mv -f "$part" "${part%.*.part}.$nobody.part"; } >/dev/null 2>&1 & watch=$!
     exec 3<&-
 fi
 ''' + INSTALL
+RECEIVE_AND_INSTALL = COMMON + TRANSFER
+# In one session: look, and then receive and install what the controller answers with (variables, in a line), or end.
+CONVERSE = LOOK + r'''
+IFS= read -r ready
+look
+IFS= read -r answer
+[ -n "$answer" ] || exit 0
+eval "$answer"
+''' + TRANSFER
 
 
 def shell_program(script, **values):
@@ -721,11 +732,40 @@ class Stream:
                 self._progress.at(self._start + self.sent)
 
 
+def heard(stream, mark):
+    """Return what *stream* says until a line with *mark*, as text, or None where it ends before."""
+    text = b''
+    while mark not in text:
+        if len(text) > LONGEST_ANSWERS or not select.select([stream], [], [], STALL_SECONDS)[0]:
+            raise AnsibleConnectionFailure(f'the node did not answer within {STALL_SECONDS} seconds.')
+        data = os.read(stream.fileno(), BLOCK)
+        if not data:
+            return None
+        text += data
+    return to_text(text)
+
+
 def read(file, path, length):
     try:
         return file.read(length)
     except OSError as error:
         raise StagingError(f'{path} cannot be read any more: {error.strerror}. Nothing was put in place.') from None
+
+
+def is_to_send(planned):
+    return planned is not None and planned.action in ('install', 'replace')
+
+
+def variables_of(job, node, planned=None):
+    """Return what receive and install take, as shell variables."""
+    partial = node.partial(job.artifact.sha256) if planned and planned.start else None
+    return {
+        **job.target.variables(), 'only': '', 'token': '', 'waiting': '', 'from': '', 'machine': node.machine,
+        'owner': '' if job.owner is None else job.owner,
+        'group': '' if job.group is None else job.group, 'mode': job.mode, 'probe': 'yes' if job.trial else '',
+        # The owner that is there is kept where that is allowed, as core's copy does.
+        'keep': '{uid}:{gid}'.format(**node.status) if node.status else '',
+        'start': planned.start if planned else 0, 'old': f'{partial.place} {partial.pid}' if partial else ''}
 
 
 class Delivery:
@@ -795,6 +835,75 @@ class Delivery:
 
     # --- send and install
 
+    def deliver(self, target, decide, sends, opened):
+        """Look at the :class:`Target` and do what *decide* makes of it.
+
+        decide: gets the :class:`Node`; returns it as it counts, the :class:`Job` and the :class:`Plan`, the last one
+        None where there is nothing to bring; or raises. sends: whether anything may be done. opened: a connection to
+        the node is likely open, and shared with other tasks.
+        Return the three, what the install program answered, None if nothing was done, and the way that was taken.
+        """
+        decision = report = None
+        way = 'stream'
+        if sends and self._piped and not opened:
+            decision, report = self._converse(target, decide)
+        node, job, planned = decision or decide(self.look(target)[0])
+        if sends and report is None and planned and planned.action != 'nothing':
+            report, way = self.send_and_install(job, node, planned)
+        return node, job, planned, report, way
+
+    def _converse(self, target, decide):
+        """Look, send and install in one session, which is opened once where each would open one of its own.
+
+        Return what *decide* returned and what the install program answered: None where this way does not lead there,
+        or where it is to be done in another one.
+        """
+        word, decision = secrets.token_hex(8), []
+
+        def hold(fh, in_data, ssh_process):
+            os.write(fh.fileno(), b'\n')
+            said_of_node = heard(ssh_process.stdout, f'{word}end='.encode())
+            if said_of_node is None:  # ssh has ended, or what becomes root has: the plugin and the result say why
+                return
+            decision[:] = decide(parse_node(answers(said_of_node, word), self._arch_of, self._arch_of_program))
+            if not is_to_send(decision[2]):
+                os.write(fh.fileno(), b'\n')
+                return
+            node, job, planned = decision
+            with self._opened(job.artifact.source) as file:
+                variables = shell_program('', word=word, **variables_of(job, node, planned))
+                os.write(fh.fileno(), shell_command(variables).encode() + b'\n')
+                self._pour(file, job, planned)(fh, in_data, ssh_process)
+
+        def send(fh, in_data, ssh_process):
+            try:
+                hold(fh, in_data, ssh_process)
+            except BrokenPipeError:  # ssh has ended
+                pass
+            except BaseException:
+                ssh_process.kill()
+                raise
+
+        self._sent = 0
+        try:
+            with streaming(self._connection, send):
+                program = shell_program(CONVERSE, word=word, **target.variables())
+                result = self._run(program, f'look at {target.dest}, and stream what is missing to it')
+        except AnsibleConnectionFailure as error:
+            if not decision or not is_to_send(decision[2]):
+                return None, None
+            node, job, planned = decision
+            return decision, self._send_surely(job, node, planned, error=error)[0]
+        if not decision:
+            self._piped = False  # as with sudo and requiretty
+            return None, None
+        if not is_to_send(decision[2]):
+            return decision, None
+        try:
+            return decision, self._read(decision[1], word, result)
+        except PartialLost:
+            return None, None
+
     def send_and_install(self, job, node, planned):
         """Do what is *planned*; return what the install program answered and the way that was taken."""
         if planned.action == 'attributes':
@@ -810,6 +919,7 @@ class Delivery:
             try:
                 return self._send(job, node, planned, **values)
             except PartialLost:
+                values.pop('error', None)
                 node, = self.look(job.target)
                 planned = self.plan(job, node)._replace(start=0)
                 if planned.installed == 'same':
@@ -858,33 +968,35 @@ class Delivery:
                     return done, error
         return len(parts), None
 
-    def _program(self, job, node, script, word=None, **values):
-        word = word or secrets.token_hex(8)
-        owner = {name: '' if value is None else value for name, value in (('owner', job.owner), ('group', job.group))}
-        keep = '{uid}:{gid}'.format(**node.status) if node.status else ''  # where that is allowed, as core does
-        defaults = {'only': '', 'token': '', 'waiting': '', 'start': 0, 'old': '', 'from': ''}
-        return word, shell_program(script, **{
-            **defaults, 'word': word, **job.target.variables(), **owner, 'keep': keep, 'mode': job.mode,
-            'machine': node.machine, 'probe': 'yes' if job.trial else '', **values})
+    @staticmethod
+    def _program(job, node, script, planned=None, **values):
+        word = secrets.token_hex(8)
+        return word, shell_program(script, word=word, **{**variables_of(job, node, planned), **values})
 
-    def _send(self, job, node, planned, **values):
-        """Send what is missing and run the rest of the program; return its answers and the way that was taken."""
+    def _send(self, job, node, planned, error=None, **values):
+        """Send what is missing and run the rest of the program; return its answers and the way that was taken.
+
+        error: how a session has broken in which *planned* was tried already.
+        """
         tries = 1 + int(self._connection.get_option('reconnection_retries')) if self._piped else 0
         while tries:
+            if error is None:
+                try:
+                    return self._stream(job, node, planned, **values), 'stream'
+                except AnsibleConnectionFailure as broken:
+                    error = broken
             tries -= 1
-            try:
-                return self._stream(job, node, planned, **values), 'stream'
-            except AnsibleConnectionFailure as error:
-                node, before = self._after_break(job, error), planned
-                planned = self.plan(job, node)
-                if planned.installed == 'same':
-                    return {}, 'stream'
-                if planned.start <= before.start and self._sent <= 2 * BLOCK:  # no more than a pipe holds: no session
-                    display.vvv(f'K3S ARTIFACT: no stream to the node ({error}): the file goes the way of put_file',
-                                host=self._host)
-                    break
-                if not tries:
-                    raise self._broken(job, planned.start, error) from None
+            node, before = self._after_break(job, error), planned
+            planned = self.plan(job, node)
+            if planned.installed == 'same':
+                return {}, 'stream'
+            if planned.start <= before.start and self._sent <= 2 * BLOCK:  # no more than a pipe holds: no session
+                display.vvv(f'K3S ARTIFACT: no stream to the node ({error}): the file goes the way of put_file',
+                            host=self._host)
+                break
+            if not tries:
+                raise self._broken(job, planned.start, error)
+            error = None
         return self._put(job, node, planned, **values), 'put_file'
 
     def _after_break(self, job, error):
@@ -901,17 +1013,25 @@ class Delivery:
             f'continues the transfer. {plain(to_text(error))}')
 
     def _stream(self, job, node, planned, **values):
+        path = job.artifact.source
+        program = self._program(job, node, RECEIVE_AND_INSTALL, planned, **values)
+        with self._opened(path) as file, streaming(self._connection, self._pour(file, job, planned)):
+            return self._answer(job, program, f'stream {path} from byte {planned.start} to {job.dest}')
+
+    def _pour(self, file, job, planned):
+        """Return the function that writes the rest of the open *file* to ssh, and notes how many bytes it has taken."""
         path, size = job.artifact.source, job.artifact.size
-        progress = Progress(self._host, os.path.basename(path), size, planned.start, self._action._task.no_log)
-        values = {**values, 'start': planned.start, 'old': self._old(job, node, planned)}
-        program = self._program(job, node, RECEIVE_AND_INSTALL, **values)
-        with self._opened(path) as file:
+
+        def write(fh, in_data, ssh_process):
+            progress = Progress(self._host, os.path.basename(path), size, planned.start, self._action._task.no_log)
             file.seek(planned.start)
             stream = Stream(file, path, planned.start, size, progress)
-            with streaming(self._connection, stream), self._counted(stream):
-                report = self._answer(job, program, f'stream {path} from byte {planned.start} to {job.dest}')
-        progress.finish()
-        return report
+            try:
+                stream(fh, in_data, ssh_process)
+            finally:
+                self._sent = stream.sent
+            progress.finish()
+        return write
 
     def _put(self, job, node, planned, **values):
         temporary = shell_of(self._connection).join_path(remote_folder(self._action), 'artifact')
@@ -919,23 +1039,9 @@ class Delivery:
             with self._opened(job.artifact.source):
                 self._connection.put_file(job.artifact.source, temporary)
             planned = planned._replace(start=0)
-        values = {**values, 'start': planned.start, 'old': self._old(job, node, planned), 'from': temporary}
-        program = self._program(job, node, RECEIVE_AND_INSTALL, **values)
+        program = self._program(job, node, RECEIVE_AND_INSTALL, planned, **{**values, 'from': temporary})
         self._piped = False
         return self._answer(job, program, f'install {job.dest} from {temporary}')
-
-    @contextlib.contextmanager
-    def _counted(self, stream):
-        """Note how many bytes ssh has taken, whatever becomes of them."""
-        try:
-            yield
-        finally:
-            self._sent = stream.sent
-
-    @staticmethod
-    def _old(job, node, planned):
-        partial = node.partial(job.artifact.sha256)
-        return f'{partial.place} {partial.pid}' if planned.start else ''
 
     def _opened(self, path):
         try:
@@ -947,7 +1053,10 @@ class Delivery:
     def _answer(self, job, program, what):
         """Run (word, program) of a verb that changes something; return its answers, or fail with what it says."""
         word, text = program
-        result = self._run(text, what)
+        return self._read(job, word, self._run(text, what))
+
+    def _read(self, job, word, result):
+        """Return the answers with *word* in the result of a command, or fail with what it says."""
         found = answers(result['stdout'], word)
         if 'end' not in found:
             self._raise(job, found, said(result))
@@ -1294,7 +1403,7 @@ class ActionModule(core_copy().ActionModule):
         patterns = (os.path.normpath(os.path.expanduser(pattern)) for pattern in patterns)
         return [os.path.join('/*', re.sub(r'^(\.\./)+', '', pattern)) for pattern in patterns]
 
-    def _obstacle(self, job):
+    def _obstacle(self, request):
         """Return what the task asks for and the install program does not do, or None."""
         arguments = self._task.args
         for name, value in arguments.items():
@@ -1303,7 +1412,7 @@ class ActionModule(core_copy().ActionModule):
                     return f'{name}: {value}'
             elif name not in OWN_ARGUMENTS and value is not None:
                 return name
-        if job.mode is None:
+        if self._mode(request) is None:
             return f'mode: {arguments["mode"]}'
         if becomes_unprivileged(self):
             return 'become to an unprivileged user'
@@ -1340,11 +1449,22 @@ class ActionModule(core_copy().ActionModule):
                 return reason
         verified = {'binary': lookup.binary, 'archive': lookup.archive, 'script': lookup.script}[request.kind]
         artifact = verified(request.named)
-        mode = octal_mode(request.mode if arguments.get('mode') is None else arguments['mode'])
+        mode = self._mode(request)
         can_run = request.kind == 'binary' and mode is not None and int(mode, 8) & 0o111 != 0
-        trial = can_run and self._switch('k3s_artifact_probe', True)
+        trial = can_run and self._trial()
         return Job(artifact, request.kind, request.dest, mode, arguments.get('owner'), arguments.get('group'), trial,
                    self._switch('k3s_artifact_downgrade', False), self._task.check_mode)
+
+    def _mode(self, request):
+        mode = self._task.args.get('mode')
+        return octal_mode(request.mode if mode is None else mode)
+
+    def _trial(self):
+        return self._switch('k3s_artifact_probe', True)
+
+    def _skipped(self, request, reason):
+        return {'changed': False, 'skipped': True, 'skip_reason': reason, 'msg': reason, 'dest': request.dest,
+                'k3s_artifact': {**self._known(), 'source': request.named}}
 
     def _known(self):
         """Return what is known of the node although no file was found for it."""
@@ -1360,27 +1480,33 @@ class ActionModule(core_copy().ActionModule):
         """Put the file of *request* on the node and return the result of the task."""
         if request.dest.startswith('~'):
             request = request._replace(dest=expand_home(self, request.dest))
-        lookup, delivery, node = self._prepared(), self._delivery(), None
-        if not lookup.knows_machine():
-            node, = delivery.look(Target(request.dest, request.kind))
-            lookup.prepare(self._vars, machine=node.machine)
-        job = self._job(request)
-        if isinstance(job, str):
-            return {'changed': False, 'skipped': True, 'skip_reason': job, 'msg': job, 'dest': request.dest,
-                    'k3s_artifact': {**self._known(), 'source': request.named}}
-        if shell_of(self._connection).SHELL_FAMILY != 'sh':
-            return self._through_core(job, None, None, task_vars)
-        if node is None:
-            node, = delivery.look(job.target)
-        if lookup.get_option('machine'):
-            node = node._replace(arch=job.artifact.arch)
-        return self._carry_out(job, node, delivery, task_vars)
+        lookup, delivery, job = self._prepared(), self._delivery(), None
+        target = Target(request.dest, request.kind, trial=request.kind == 'binary' and self._trial())
+        if lookup.knows_machine():
+            job = self._job(request)
+            if isinstance(job, str):
+                return self._skipped(request, job)
+            if shell_of(self._connection).SHELL_FAMILY != 'sh':
+                return self._through_core(job, None, None, task_vars)
+            target = job.target
 
-    def _carry_out(self, job, node, delivery, task_vars):
-        planned = delivery.plan(job, node)
-        if planned.refusal:
-            raise StagingError(f'{self._host}: {planned.refusal}. Nothing was changed.')
-        obstacle = self._obstacle(job)
+        def decide(node):
+            if not lookup.knows_machine():
+                lookup.prepare(self._vars, machine=node.machine)
+            chosen = job or self._job(request)
+            if isinstance(chosen, str):
+                return node, chosen, None
+            node = node._replace(arch=chosen.artifact.arch) if lookup.get_option('machine') else node
+            planned = delivery.plan(chosen, node)
+            if planned.refusal:
+                raise StagingError(f'{self._host}: {planned.refusal}. Nothing was changed.')
+            return node, chosen, planned
+
+        obstacle = self._obstacle(request)
+        sends = not (obstacle or self._task.check_mode)
+        node, job, planned, report, way = delivery.deliver(target, decide, sends, self._has_gathered_facts())
+        if planned is None:
+            return self._skipped(request, job)
         if obstacle:
             display.vvv(f'the short path does not do {obstacle}: {job.dest} goes through copy of ansible-core',
                         host=self._host)
@@ -1388,12 +1514,16 @@ class ActionModule(core_copy().ActionModule):
         result = result_of(job, node, planned)
         if self._task.diff and result['changed']:
             result['diff'] = [difference(job, node)]
-        if not self._task.check_mode and result['changed']:
-            report, way = delivery.send_and_install(job, node, planned)
+        if report is not None:
             result.update(parse_status(report))
             result['k3s_artifact'].update(way=way, came='pushed' if way else 'there')
             note_version(result, report)
         return result
+
+    def _has_gathered_facts(self):
+        """Tell whether facts were gathered before this task, so that a connection to the node is likely open."""
+        facts = self._vars.get('ansible_facts')
+        return isinstance(facts, Mapping) and bool(facts.get('module_setup'))
 
     def _through_core(self, job, node, planned, task_vars):
         arguments = {**self._task.args, 'src': job.artifact.source, 'dest': job.dest}
