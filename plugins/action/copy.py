@@ -1268,7 +1268,7 @@ class Delivery:
             f'continues the transfer. {plain(to_text(error))}')
 
     def _stream(self, job, node, planned, **values):
-        path = job.artifact.source
+        path, self._sent = job.artifact.source, 0  # a session that never began has taken nothing
         program = self._program(job, node, RECEIVE_AND_INSTALL, planned, **values)
         with self._opened(path) as file, streaming(self._connection, self._pour(file, job, planned)):
             return self._answer(job, program, f'stream {path} from byte {planned.start} to {job.dest}')
