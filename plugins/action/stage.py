@@ -26,8 +26,9 @@ from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError, Target,
     answers, checked_path, checked_switch, kept, plain, said, shell_program)
 from ansible_collections.airgap.k3s.plugins.action.report import host_row
-from ansible_collections.airgap.k3s.plugins.action.rpm import Package, is_newer, is_selinux_package, read_package
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
+from ansible_collections.airgap.k3s.plugins.plugin_utils.rpm import (
+    Package, is_newer, is_selinux_package, read_package)
 
 LOOKUP = 'airgap.k3s.k3s_artifact'
 lookup_loader.get(LOOKUP, class_only=True)  # once in Ansible's own process, not again in that of each host
@@ -390,10 +391,10 @@ class ActionModule(ActionBase):
                 has[words[0]] = Package(words[0], *words[1:])
         wanted = []
         for name, (path, package) in sorted(self._packages.items()):
-            artifact = k3s_artifact.verified_file(
-                path, self._lookup.host, (os.path.basename(path),),
-                'signed' if self._lookup.get_option('verify') == 'signed' else 'auto', lambda *_file: [],
-                self._lookup.root, 'script', self._lookup._keyring)  # as for the script, lists of K3s do not name it
+            verify = self._lookup.get_option('verify')
+            artifact = k3s_artifact.verified_file(  # as the install script, the lists of K3s do not name it
+                path, self._lookup.host, (os.path.basename(path),), 'auto' if verify == 'required' else verify,
+                lambda *_file: [], self._lookup.root, 'script', self._lookup._keyring)
             job = self._job(artifact, 'package', f'{PACKAGES_FOLDER}/{os.path.basename(path)}')._replace(may_come=True)
             row = {**file_row(job), 'version': str(package)}
             found.known['files'].append(row)
