@@ -33,8 +33,9 @@ from ansible_collections.airgap.k3s.plugins.action.copy import (
 from ansible_collections.airgap.k3s.plugins.action.relay import (
     RELAY_DIRECTORY, Relay, Site, count_of, found_at_site, site_of, turn)
 from ansible_collections.airgap.k3s.plugins.action.report import counted, host_row, is_for_people
-from ansible_collections.airgap.k3s.plugins.action.rpm import Package, is_newer, is_selinux_package, read_package
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
+from ansible_collections.airgap.k3s.plugins.plugin_utils.rpm import (
+    Package, is_newer, is_selinux_package, read_package)
 
 display = Display()
 LOOKUP = 'airgap.k3s.k3s_artifact'
@@ -401,10 +402,10 @@ class ActionModule(ActionBase):
                 has[words[0]] = Package(words[0], *words[1:])
         wanted = []
         for name, (path, package) in sorted(self._packages.items()):
-            artifact = k3s_artifact.verified_file(
-                path, self._lookup.host, (os.path.basename(path),),
-                'signed' if self._lookup.get_option('verify') == 'signed' else 'auto', lambda *_file: [],
-                self._lookup.root, 'script', self._lookup._keyring)  # as for the script, lists of K3s do not name it
+            verify = self._lookup.get_option('verify')
+            artifact = k3s_artifact.verified_file(  # as the install script, the lists of K3s do not name it
+                path, self._lookup.host, (os.path.basename(path),), 'auto' if verify == 'required' else verify,
+                lambda *_file: [], self._lookup.root, 'script', self._lookup._keyring)
             job = self._job(artifact, 'package', f'{PACKAGES_FOLDER}/{os.path.basename(path)}')._replace(may_come=True)
             row = {**file_row(job), 'version': str(package)}
             found.known['files'].append(row)

@@ -344,7 +344,7 @@ def test_the_documentation_of_copy_has_every_key_of_a_result_and_no_other(tmp_pa
         assert set(run.result('node', name)['k3s_artifact']) == set(documented['k3s_artifact']['contains']) - {'way'}
 
 
-@pytest.mark.parametrize('name', ['bundle', 'copy', 'relay', 'release', 'report', 'stage'])
+@pytest.mark.parametrize('name', ['bundle', 'copy', 'images', 'relay', 'release', 'report', 'rollback', 'stage'])
 def test_ansible_doc_shows_each_action_without_a_complaint(tmp_path, name):
     env = {'ANSIBLE_COLLECTIONS_PATH': support.collection_path(tmp_path)}
     done = support.ansible('ansible-doc', f'airgap.k3s.{name}', folder=tmp_path, env=env)

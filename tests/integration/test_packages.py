@@ -31,7 +31,8 @@ LITTER = ('.env', '.vault_pass', 'vault_pass.txt', 'vault.yml', 'inventory.yml',
 PRODUCT = {'.': 'CHANGELOG.rst|COPYING|README.md', 'docs': r'.*\.(md|png|svg)', 'meta': 'runtime.yml',
            'playbooks': r'(bundle|check|demo|download|preflight|rollback|stage|verify)\.yml',
            'playbooks/files': r'pretend_release\.py',
-           'plugins/action': r'.*\.py', 'plugins/lookup': r'.*\.py', 'plugins/modules': r'.*\.py'}
+           'plugins/action': r'.*\.py', 'plugins/lookup': r'.*\.py', 'plugins/modules': r'.*\.py',
+           'plugins/plugin_utils': r'.*\.py'}
 
 
 def product():

@@ -421,3 +421,66 @@ def test_what_k3s_lists_is_data(running):
     lists(running, 'bad', {"{{lookup('pipe','touch " + str(running.folder / 'mark') + "')}}": '\x1b[2J', FULL[0]: HERE})
     run = running.run('airgap.k3s.check')
     assert run.rc != 0 and not (running.folder / 'mark').exists() and '\x1b' not in run.output
+
+
+# --- SELinux packages, without a node that has dnf -------------------------------------------------------------------
+
+PACKAGE = 'k3s-selinux-1.6-1.el9.noarch.rpm'
+
+
+def test_the_folder_of_an_architecture_without_the_packages_is_warned_of(tmp_path):
+    for arch, path in support.release(tmp_path / 'airgap', 'amd64', 'arm64', layout='per-arch').items():
+        path.rename(tmp_path / 'airgap' / arch / 'k3s')
+        (tmp_path / 'airgap' / arch / 'k3s-install.sh').write_text('#!/bin/sh\n')
+    (tmp_path / 'airgap' / PACKAGE).write_bytes(b'rpm')
+    (tmp_path / 'airgap' / 'bash-5.rpm').write_bytes(b'rpm')
+    (tmp_path / 'airgap' / 'amd64' / PACKAGE).symlink_to(f'../{PACKAGE}')
+    hosts = {arch: {'k3s_artifact_machine': support.MACHINES[arch], 'k3s_artifact_dir': str(tmp_path / 'airgap')}
+             for arch in ('amd64', 'arm64')}
+    run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'ask', 'debug': {'msg': "{{ lookup('k3s_artifact', 'directory') }}"}}]}], hosts=hosts)
+    text = ' '.join(run.output.split())
+    assert run.rc == 0 and text.count('k3s-ansible takes SELinux packages') == 1, run.output
+    assert f'has {PACKAGE}, and {tmp_path}/airgap/arm64 has not' in text and 'bash' not in text
+
+
+@pytest.mark.parametrize('content, manager, said', [
+    (b'<html>404</html>', 'dnf', 'is no RPM package. Replace it'), (b'<html>404</html>', None, 'is no RPM package'),
+], ids=['dnf', 'no dnf'])
+def test_a_package_that_is_none_keeps_every_file_from_every_node(cluster, content, manager, said):
+    (cluster.airgap / PACKAGE).write_bytes(content)
+    if manager:
+        cluster.program(manager, '')
+    run = cluster.run('airgap.k3s.stage')
+    assert run.rc != 0 and said in ' '.join(run.output.split())
+    assert all(cluster.installed(name).read_bytes() == cluster.old for name in NODES)
+
+
+# --- the whole folder ------------------------------------------------------------------------------------------------
+
+
+def test_preflight_for_localhost_verifies_the_whole_folder_and_looks_at_no_node(cluster):
+    other = next(arch for arch in ('arm64', 'amd64') if arch != support.NATIVE)
+    foreign = cluster.airgap / other / 'k3s'
+    foreign.parent.mkdir()
+    foreign.write_bytes(support.elf(other))
+    settings = ('-e', 'k3s_artifact_hosts=localhost', '-e', f'k3s_artifact_dir={cluster.airgap}')
+    run = cluster.run('airgap.k3s.preflight', *settings)
+    assert run.rc == 0 and f'All 4 files in {cluster.airgap} are verified: K3s {NEW}.' in run.output, run.output
+    assert not any(entry['task'].startswith('Look') for entry in run.results)
+    foreign.write_bytes(b'<html>404</html>')
+    (cluster.airgap / 'k3s-install.sh').write_text('<html>404</html>')
+    bad = cluster.run('airgap.k3s.preflight', *settings)
+    assert bad.rc != 0 and '2 of the files in' in bad.output and f'{other}/k3s is an HTML page' in bad.output
+
+
+def test_preflight_that_reaches_no_node_verifies_the_whole_folder_all_the_same(cluster):
+    for name in NODES:
+        cluster.hosts[name].update(ansible_connection='ssh', ansible_host='127.0.0.1', ansible_port=1)
+    task = 'Verify every file for every architecture, where no node can be reached'
+    run = cluster.run('airgap.k3s.preflight')
+    assert run.rc != 0 and any('verified: K3s' in entry['result'].get('msg', '') for entry in run.results
+                               if entry['task'] == task)
+    (cluster.airgap / 'k3s-install.sh').write_text('<html>404</html>')
+    bad = cluster.run('airgap.k3s.preflight')
+    assert bad.rc != 0 and 'k3s-install.sh is an HTML page' in bad.output

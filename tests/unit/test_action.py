@@ -711,7 +711,7 @@ class Place:
         wanted = wanted or self.job()
         limits = {name: values.pop(name) for name in ('limit',) if name in values}
         node = self.look(wanted)._replace(machine=values.pop('machine', os.uname().machine))
-        _word, program = copy.Delivery._program(None, wanted, node, script, WORD, **values)
+        program = copy.shell_program(script, **{**copy.variables_of(wanted, node), 'word': WORD, **values})
         return self.run(program, self.content[int(values.get('start', 0)):] if data is None else data, **limits)
 
     def part(self, content, pid=2 ** 22 + 5, digest=None, age=0, folder=None, base='k3s'):

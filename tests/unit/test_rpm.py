@@ -14,7 +14,7 @@ import support
 
 @pytest.fixture(name='rpm', scope='module')
 def fixture_rpm():
-    return support.collection_module('plugins.action.rpm')
+    return support.collection_module('plugins.plugin_utils.rpm')
 
 
 def header(values):

@@ -130,20 +130,3 @@ def test_packages_that_cannot_be_installed_keep_k3s_from_every_node(site_of_rpm,
         assert not each.path('/usr/local/bin/k3s').exists()
     again = stage()
     assert again.rc == 0 and set(PACKAGES) <= set(installed(node)), again.output
-
-
-def test_the_folder_of_an_architecture_without_the_packages_is_warned_of(tmp_path, lab, packages):
-    airgap = tmp_path / 'airgap'
-    lab.release(airgap, version=VERSION, size=2_000_000, images_size=1000, arches=['amd64'])
-    (airgap / 'amd64' / 'k3s').exists() or (airgap / 'amd64' / 'k3s-amd64').symlink_to('k3s')
-    for path in (packages / 'signed').iterdir():
-        (airgap / path.name).write_bytes(path.read_bytes())
-    ask = [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'ask', 'debug': {'msg': "{{ lookup('k3s_artifact', 'directory') }}"}}]}]
-    hosts = {'node': {'k3s_artifact_machine': 'x86_64', 'k3s_artifact_dir': str(airgap)}}
-    run = support.play(tmp_path, ask, hosts=hosts)
-    text = ' '.join(run.output.split())
-    assert run.rc == 0 and 'k3s-ansible takes SELinux packages from there only' in text, run.output
-    for path in (packages / 'signed').iterdir():
-        (airgap / 'amd64' / path.name).symlink_to(f'../{path.name}')
-    assert 'SELinux' not in support.play(tmp_path, ask, hosts=hosts).output

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, k3s-artifact contributors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the header of an RPM package says, for the action stage. There is no task of this name: nothing is run here.
+"""What the header of an RPM package says, for the action stage.
 
 Sources: the RPM file format and the order of versions, of rpm's own manual (rpm-software-management/rpm, docs/manual).
 """
