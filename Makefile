@@ -42,6 +42,7 @@ lab: $(READY) ## (root, Debian) Run the tests on real SSH nodes: amd64, arm64, a
 
 bench: $(READY) ## (root, Debian) Measure against copy, synchronize and scp
 	$(VENV)/bin/python benchmarks/bench.py
+	$(VENV)/bin/python benchmarks/fleets.py
 
 collection: $(READY) ## Build the tarball of the collection into build/
 	rm -f build/airgap-k3s-*.tar.gz
