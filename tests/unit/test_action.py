@@ -877,7 +877,8 @@ def test_an_archive_waits_above_the_folder_that_k3s_watches(place):
     place.dest, place.content = images / 'a.tar', os.urandom(200_000)
     wanted = place.job('archive', dest=str(place.dest), trial=False)
     node = place.look(wanted)
-    process = place.start(copy.Delivery._program(None, wanted, node, copy.RECEIVE_AND_INSTALL, WORD)[1])
+    program = copy.shell_program(copy.RECEIVE_AND_INSTALL, **copy.variables_of(wanted, node), word=WORD)
+    process = place.start(program)
     process.stdin.write(place.content[:150_000])
     process.stdin.flush()
     end = time.monotonic() + 10
@@ -1037,7 +1038,8 @@ def test_when_the_input_ends_nothing_is_put_in_place(place, moment):
     place.content = b'#!/bin/bash\nsleep 1.5\necho k3s version v1\n' + b'#' * 200_000
     wanted = place.job()
     node = place.look(wanted)
-    process = place.start(copy.Delivery._program(None, wanted, node, copy.RECEIVE_AND_INSTALL, WORD)[1], limit=20)
+    program = copy.shell_program(copy.RECEIVE_AND_INSTALL, **copy.variables_of(wanted, node), word=WORD)
+    process = place.start(program, limit=20)
     process.stdin.write(place.content if moment != 'in the middle of the transfer' else place.content[:150_000])
     process.stdin.flush()
     time.sleep(0.7)
