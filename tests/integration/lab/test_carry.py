@@ -121,7 +121,7 @@ class Controller:
     """The machine inside: it has a folder, an inventory and the public key, and no network."""
 
     def __init__(self, folder, lab, nodes, ways, key):
-        self.folder = folder
+        self.folder, self.controls = folder, ways / 'cp'  # a socket has a short path
         folder.mkdir()
         shutil.copy(key, folder / 'k3s-release.gpg')
         proxy = f"-o 'ProxyCommand={sys.executable} -IS {ways}/proxy.py {ways}/%p'"
@@ -131,7 +131,8 @@ class Controller:
     def shell(self, *command):
         return subprocess.run([*INSIDE, *map(str, command)], cwd=self.folder, stdin=subprocess.DEVNULL, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=support.environment(
-                                  self.folder, ANSIBLE_COLLECTIONS_PATH=support.collection_path(self.folder)))
+                                  self.folder, ANSIBLE_COLLECTIONS_PATH=support.collection_path(self.folder),
+                                  ANSIBLE_SSH_CONTROL_PATH_DIR=str(self.controls)))
 
     def play(self, playbook, version, **variables):
         settings = {'k3s_artifact_dir': f'{self.folder}/{version}', 'k3s_artifact_verify': 'signed',
