@@ -298,7 +298,7 @@ def test_a_password_and_a_header_reach_the_mirror_and_no_list_of_processes_and_n
                                                                                       connection):
     hosts = {'node': node_of(standin, mirror, client, connection, k3s_artifact_url_username='me',
                              k3s_artifact_url_password=SECRET, k3s_artifact_url_headers={'X-Token': HEADER})}
-    run = standin.stage(hosts, arguments=['-vvvvv'])
+    run = standin.stage(hosts, arguments=['-vvvvv'], env={'ANSIBLE_KEEP_REMOTE_FILES': 'true'})
     assert_whole(standin, release, run)
     coded = base64.b64encode(f'me:{SECRET}'.encode()).decode()
     called = (standin.nodes / 'node' / 'programs' / 'called')
