@@ -377,8 +377,9 @@ eval "$answer"
 # fetch: what is missing in the partial file comes from a web server, by curl or wget. No word of the server is trusted:
 # it gets no more room than the file has, no more time than PATIENCE, no other address is asked for it, and whether it
 # was right is for the digest to say. Secrets are in a file, which is read and taken away; never in an argument.
-#   takes   what receive takes; url; secrets: that file, of shell assignments; direct: past all proxies; ca; rate:
-#           bytes in a second; patience, least; from: standard input says nothing of the end of the run
+#   takes   what receive takes; url, or the path of what this node has as the relay of its site; secrets: that file, of
+#           shell assignments; direct: past all proxies; ca; rate: bytes in a second; patience, least; from: standard
+#           input says nothing of the end of the run
 FETCH = r'''
 by_curl() {
     [ "$start" = 0 ] || set -- --continue-at "$start"
@@ -402,6 +403,10 @@ by_busybox() {
     exec wget -q "$@" -O "$part" "$url"  # never with -T: that of Debian 12 crashes then
 }
 fetch() {
+    case $url in /*)
+        ln -f "$url" "$part" 2>/dev/null || e=$(dd if="$url" of="$part" bs="$block" conv=fsync 2>&1) || fail fetch "$e"
+        return ;;
+    esac
     curl_lines=; wget_lines=; client=
     if [ -n "$secrets" ]; then . "$secrets"; rm -f "$secrets"; fi
     [ -z "$direct" ] || unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY
@@ -1234,13 +1239,11 @@ class Delivery:
         if mirror.secrets:
             secrets_ = self._temporary('secrets')
             self._action._transfer_data(secrets_, mirror.secrets)
-        is_own = url.startswith('/')  # a file of the node itself, which is its site's relay
-        held = self._piped and not is_own
-        values = {**values, 'ca': mirror.ca, 'url': '' if is_own else url, 'secrets': secrets_,
-                  'from': url if is_own else '' if held else 'none', 'direct': 'yes' if mirror.direct else '',
-                  'rate': mirror.rate or '', 'patience': PATIENCE, 'least': LEAST}
+        values = {**values, 'ca': mirror.ca, 'url': url, 'from': '' if self._piped else 'none', 'secrets': secrets_,
+                  'direct': 'yes' if mirror.direct else '', 'rate': mirror.rate or '', 'patience': PATIENCE,
+                  'least': LEAST}
         word, program = self._program(job, node, FETCH + RECEIVE_AND_INSTALL, planned, **values)
-        with streaming(self._connection, held_open) if held else contextlib.nullcontext():
+        with streaming(self._connection, held_open) if self._piped else contextlib.nullcontext():
             result = self._run(program, f'fetch {url} to {job.dest}')
         found = answers(result['stdout'], word)
         if 'end' in found:

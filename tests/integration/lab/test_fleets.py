@@ -4,6 +4,8 @@
 """A mirror and a relay on real nodes: three architectures and BusyBox, with curl, with wget, and with neither."""
 
 import json
+import re
+import socket
 import subprocess
 import time
 
@@ -18,16 +20,10 @@ SIZE = 4 * MEGABYTE
 VERSION = 'v1.31.4+k3s1'
 BINARY = '/usr/local/bin/k3s'
 RELAY = '/var/tmp/k3s-artifact-relay'
-NGINX = """daemon off; master_process off; pid {folder}/pid; error_log {folder}/error;
-events {{ }}
-http {{ access_log {folder}/access '$status $request_method $uri $http_range'; {temporary}
-  server {{ listen 127.0.0.1:{port}; root {root}; {fault} }} }}
-"""
-FAULTS = {'404': 'location / {{ return 404; }}', '500': 'location / {{ return 500; }}',
-          'login page': 'location / {{ return 200 "<html>Please log in</html>"; }}',
-          'redirect': 'location / {{ return 302 http://127.0.0.1:9/; }}',
-          'another file': 'location / {{ rewrite ^ /another break; }}',
-          'no range': 'max_ranges 0;', '': ''}
+FAULTS = {'404': 'location / { return 404; }', '500': 'location / { return 500; }',
+          'login page': 'location / { return 200 "<html>Please log in</html>"; }',
+          'redirect': 'location / { return 302 http://127.0.0.1:9/; }',
+          'another file': 'location / { rewrite ^ /another break; }', '': ''}
 
 
 @pytest.fixture(name='airgap', scope='module')
@@ -43,7 +39,7 @@ def fixture_airgap(lab, tmp_path_factory):
 
 @pytest.fixture(name='mirror')
 def fixture_mirror(tmp_path, airgap):
-    """A function that starts nginx for the artifact directory with a fault; it returns the variables of hosts."""
+    """A function that starts nginx as docs/fleets.md says, with a fault; it returns variables of hosts and its log."""
     started = []
 
     def start(fault=''):
@@ -51,16 +47,33 @@ def fixture_mirror(tmp_path, airgap):
         folder.mkdir()
         names = ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi')
         temporary = ' '.join(f'{name}_temp_path {folder}/{name};' for name in names)
-        (folder / 'conf').write_text(NGINX.format(folder=folder, root=airgap, port=port, temporary=temporary,
-                                                  fault=FAULTS[fault].format()))
-        started.append(subprocess.Popen(['nginx', '-c', str(folder / 'conf'), '-e', str(folder / 'error')]))
-        time.sleep(1)
+        conf, = re.findall(r'```nginx\n(.*?)```', (support.ROOT / 'docs' / 'fleets.md').read_text(), re.DOTALL)
+        for said, here in (('http {', f'http {{ access_log {folder}/access; {temporary}'),
+                           ('listen 8080;', f'listen 127.0.0.1:{port}; {FAULTS[fault]}'), ('/srv/airgap', str(airgap))):
+            assert said in conf
+            conf = conf.replace(said, here)
+        (folder / 'conf').write_text(conf)
+        started.append(subprocess.Popen(['nginx', '-c', str(folder / 'conf'), '-e', str(folder / 'error'), '-g',
+                                         f'daemon off; master_process off; pid {folder}/pid;']))
+        wait_until(lambda: answers(port), 20, (folder / 'error').read_text)
         return {'k3s_artifact_url': f'http://127.0.0.1:{port}'}, folder / 'access'
 
     yield start
     for each in started:
         each.terminate()
         each.wait()
+
+
+def answers(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(('127.0.0.1', port)) == 0
+
+
+def wait_until(condition, seconds, why):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, why()
+        time.sleep(0.2)
 
 
 @pytest.fixture(name='fleet')
@@ -108,7 +121,7 @@ def test_nodes_of_every_kind_fetch_from_nginx_and_a_second_run_fetches_nothing(t
     assert (again.rc, again.changed(), access.read_text() == asked) == (0, 0, True), again.output
 
 
-@pytest.mark.parametrize('fault', [fault for fault in FAULTS if fault not in ('', 'no range')])
+@pytest.mark.parametrize('fault', [fault for fault in FAULTS if fault])
 def test_each_fault_of_a_mirror_means_a_push_on_every_kind_of_node(tmp_path, lab, airgap, fleet, mirror, fault):
     variables, _access = mirror(fault)
     fleet['arm64'].path('/usr/bin/curl').unlink()
@@ -119,6 +132,7 @@ def test_each_fault_of_a_mirror_means_a_push_on_every_kind_of_node(tmp_path, lab
     assert set(came(run, fleet).values()) == {'pushed'}, run.output
     shown = ' '.join(run.output.split())
     assert shown.count('did not come from the mirror') >= len(fleet) and 'neither curl nor wget' in shown, run.output
+    assert fault == 'redirect' or 'refused' not in shown, run.output  # BusyBox follows it, to where nobody listens
 
 
 def test_a_site_of_three_architectures_gets_one_copy_of_each_and_others_get_their_own(tmp_path, lab, airgap, fleet,
@@ -150,15 +164,27 @@ def test_a_relay_of_one_architecture_serves_pairs_of_all(tmp_path, lab, airgap, 
                                 'arm64-2': 'relayed'}, run.output
 
 
-def test_a_relay_that_dies_and_one_that_lies_have_a_successor(tmp_path, lab, airgap, extra_nodes):
+LIAR = """
+import http.server, sys
+class Liar(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'lie' * 999999)
+http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Liar).serve_forever()
+"""
+
+
+def test_a_relay_that_lies_is_refused_by_the_digest_and_has_a_successor(tmp_path, lab, airgap, extra_nodes):
     nodes = {node.name: node for node in extra_nodes('amd64', 4)}
     first, *others = nodes.values()
+    first.path('/usr/local/lib/liar.py').write_text(LIAR)
     lie = first.path('/usr/local/bin/python3')
-    lie.write_text('#!/bin/sh\ncase $* in *http.server*) mkdir -p /tmp/lies; '
-                   'exec /usr/bin/python3 -m http.server "$4" --bind "$6" --directory /tmp/lies;; esac\n'
+    lie.write_text('#!/bin/sh\ncase $* in *http.server*) exec /usr/bin/python3 /usr/local/lib/liar.py "$4" ;; esac\n'
                    'exec /usr/bin/python3 "$@"\n')
     lie.chmod(0o755)
-    run = stage(tmp_path, lab, airgap, nodes, k3s_artifact_site='a', k3s_artifact_relay_port=free_port())
+    ports = {name: {'k3s_artifact_relay_port': 8700 + number} for number, name in enumerate(nodes)}  # one loopback
+    run = stage(tmp_path, lab, airgap, nodes, of_host=ports, k3s_artifact_site='a')
     assert run.rc == 0, run.output
     assert sorted(came(run, [node.name for node in others]).values()) == ['pushed', 'relayed', 'relayed'], run.output
     assert 'did not come from the relay of its site' in ' '.join(run.output.split())
