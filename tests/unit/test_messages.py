@@ -29,6 +29,7 @@ NO_MESSAGES = (
     r'^-o ', r'^… \(…-bit', r'^host … \(machine', r'^become to an unprivileged user$', r'^it holds no K3s binary$',
     r'^k3s_artifact_\w+ to a (folder|file)$', r'^(Left out of|No longer needed on) the', r'^no longer needed$',
     r'^(K3s has -> gets|K3s it (gets|has)|bytes to send)$', r'^-----(BEGIN|END) PGP', r'\(\?P<|\]\{|\\w',
+    r'^… problems, … to send\.$',
     r'^All … files in … are …: K3s', r'^those that were signed$', r'^of no known release$', r'^no reason given$',
     # what is done on a node, for -vvv and after "cannot"
     r'^(know|look at|make a temporary|run a command|end|make the folder of|serve … to|take … files into)',
