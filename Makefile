@@ -9,7 +9,7 @@ NOX := $(VENV)/bin/python -m nox
 ENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/build/collections" \
        ANSIBLE_LOCALHOST_WARNING=false ANSIBLE_INVENTORY_UNPARSED_WARNING=false
 
-.PHONY: demo test lint matrix sanity units fuzz lab bench collection packages release clean help
+.PHONY: demo test lint matrix sanity units fuzz lab bench docs collection packages release clean help
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -70,7 +70,6 @@ build/collections: ## Make this repository visible as the collection airgap.k3s
 clean:
 	rm -rf .venv .venv-* build
 
-.PHONY: docs
 docs: build/docs-venv/ready ## Build the documentation as a site into build/docs/html
 	build/docs-venv/bin/python docs/build.py
 

@@ -195,12 +195,23 @@ def relative(path, directory):
 HOST_COLUMNS = (('host', 16), ('machine, arch', 14), ('K3s has -> gets', 26), ('to send', 16))
 FILE_COLUMNS = (('file', 22), ('size', 10), ('sha256', 16), ('verified', 11), ('node had', 9), ('to do', 10))
 SIZE_COLUMN = 1
+CAME_IN_THIS_RUN = ('pushed', 'fetched', 'relayed', 'waiting')
 
 
-def host_cells(row):
+def sent_bytes(row):
+    """Return the bytes of the files that came to the host of *row* in this run, from wherever; those in whole."""
+    return sum(file['bytes_to_send'] for file in row['files'] if file['came'] in CAME_IN_THIS_RUN)
+
+
+def is_after_a_run(rows):
+    return any(file['came'] for row in rows for file in row['files'])
+
+
+def host_cells(row, is_after=False):
     before, after, problems = row['node_version'], row['version'], len(row['problems'])
     versions = f'keeps {after}' if before == after != '' else f'{before} -> {after}'.strip() if after else before
-    send = 'unreachable' if row['unreachable'] else size_text(row['bytes_to_send'])
+    size = sent_bytes(row) if is_after else row['bytes_to_send']
+    send = 'unreachable' if row['unreachable'] else size_text(size)
     return [row['host'], ', '.join(dict.fromkeys(filter(None, (row['machine'], row['arch'])))), versions,
             f'{send}, {counted(problems, "problem")}' if problems else send]
 
@@ -237,9 +248,10 @@ def table(rows, width, title):
     """Return the report on all hosts as lines of text, none wider than *width* columns (80 or more)."""
     host_headings, host_least = zip(*HOST_COLUMNS)
     file_headings, file_least = zip(*FILE_COLUMNS)
-    if any(file['came'] for row in rows for file in row['files']):
-        file_headings = (*file_headings[:-1], 'came')  # the report on a run that did something says how
-    hosts = [(host_cells(row), [file_cells(file, row['directory']) for file in row['files']]) for row in rows]
+    is_after = is_after_a_run(rows)
+    if is_after:  # the report on a run that did something says how much came, and how
+        host_headings, file_headings = (*host_headings[:-1], 'sent'), (*file_headings[:-1], 'came')
+    hosts = [(host_cells(row, is_after), [file_cells(file, row['directory']) for file in row['files']]) for row in rows]
     host_widths = fitted([host_headings, *(host for host, _files in hosts)], host_least, width)
     file_widths = fitted([file_headings, *(file for _host, of_host in hosts for file in of_host)], file_least,
                          width - len(INDENT))
@@ -313,8 +325,9 @@ def summary(rows):
     """Return one line on all hosts."""
     bad = sum(1 for row in rows if row['problems'])
     verdict = f'{counted(bad, "host")} of {len(rows)} with' if bad else f'{counted(len(rows), "host")}, no'
-    sent = 'sent' if any(file['came'] for row in rows for file in row['files']) else 'to send'
-    return f'{verdict} problems, {size_text(sum(row["bytes_to_send"] for row in rows))} {sent}.'
+    if is_after_a_run(rows):
+        return f'{verdict} problems, {size_text(sum(map(sent_bytes, rows)))} sent.'
+    return f'{verdict} problems, {size_text(sum(row["bytes_to_send"] for row in rows))} to send.'
 
 
 # --- the files -------------------------------------------------------------------------------------------------------

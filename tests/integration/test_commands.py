@@ -23,8 +23,8 @@ YAML = [(page, block.text) for page in pages.PAGES for block in pages.blocks(pag
 PARSED = [(page, text, yaml.safe_load(text)) for page, text in YAML]
 COMMANDS = sorted({shlex.join(words) for page in pages.PAGES for words in pages.commands(page)})
 # Programs that pages name, apart from Ansible's own. Those of K3s and of k3s-ansible are on the nodes.
-OTHERS = {'.', '.venv/bin/python', 'cd', 'cosign', 'cp', 'export', 'gpg', 'gpgv', 'k3s', 'k3s-install.sh', 'make',
-          'minisign', 'mkdir', 'pip', 'python3', 'tar'}
+OTHERS = {'.', '.venv/bin/nox', '.venv/bin/python', 'cd', 'cosign', 'cp', 'export', 'gpg', 'gpgv', 'k3s',
+          'k3s-install.sh', 'make', 'minisign', 'mkdir', 'pip', 'python3', 'tar'}
 
 
 def named(program):
@@ -43,6 +43,8 @@ def fixture_site(tmp_path_factory):
         if isinstance(block, dict) and any(name.startswith(('k3s_download_', 'k3s_bundle_')) for name in block):
             for name in ('mirror.yml', 'bundle.yml'):
                 (folder / name).write_text(text)
+        if isinstance(block, dict) and 'k3s_artifact_keep_previous' in block:
+            (folder / 'upgrade.yml').write_text(text)
     (folder / 'playbooks').mkdir()
     env = {'ANSIBLE_COLLECTIONS_PATH': support.collection_path(folder)}
     collection = folder / 'collections' / 'ansible_collections' / 'k3s' / 'orchestration' / 'playbooks'

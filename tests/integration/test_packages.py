@@ -28,11 +28,16 @@ LITTER = ('.env', '.vault_pass', 'vault_pass.txt', 'vault.yml', 'inventory.yml',
           'k3s_artifact.egg-info/SOURCES.txt', 'airgap-k3s-0.9.0.tar.gz', 'tests/.env', 'tests/output/x.json',
           '.ansible/x', '.cache/x')
 # What the product is: by folder, what the files that make it are called.
-PRODUCT = {'.': 'CHANGELOG.rst|COPYING|README.md', 'docs': r'.*\.(md|png|svg)', 'meta': r'(bindep.txt|execution-environment.yml|runtime.yml)',
+PRODUCT = {'.': 'CHANGELOG.rst|COPYING|README.md', 'docs': r'.*\.(md|png|svg)',
+           'meta': r'(bindep\.txt|(execution-environment|runtime)\.yml)',
            'playbooks': r'(bundle|check|demo|download|preflight|rollback|stage|verify)\.yml',
            'playbooks/files': r'pretend_release\.py',
            'plugins/action': r'.*\.py', 'plugins/lookup': r'.*\.py', 'plugins/modules': r'.*\.py',
            'plugins/plugin_utils': r'.*\.py'}
+
+
+# What the pages are made with.
+SITE = {f'docs/{name}' for name in ('build.py', 'conf.py', 'demo.cast', 'record.py', 'requirements.txt', 'site.css')}
 
 
 def product():
@@ -97,9 +102,9 @@ def test_the_wheel_is_the_product_and_nothing_that_lay_beside_it(littered):
 def test_the_source_distribution_has_what_builds_and_tests_the_product_and_nothing_that_lay_beside_it(littered):
     prefix = f'k3s_artifact-{VERSION}/'
     found = {name.removeprefix(prefix) for name in content(littered[2])}
-    assert product() | {'galaxy.yml', 'pyproject.toml', 'Makefile', '.ci/run',
-                        'tests/standin/ssh.py', 'tests/standin/sudo',
-                        'tests/integration/lab/lab.py', 'tests/unit/test_elf.py'} <= found
+    assert product() | SITE | {'galaxy.yml', 'pyproject.toml', 'Makefile', '.ci/run', 'benchmarks/fleets.json',
+                               'tests/standin/ssh.py', 'tests/standin/sudo',
+                               'tests/integration/lab/lab.py', 'tests/unit/test_elf.py'} <= found
     assert not found & set(LITTER)
     assert b'secret' not in content(littered[2]).values()
 
@@ -124,9 +129,7 @@ def test_what_git_has_and_no_package_holds_is_for_developers(littered):
     tracked = set(done.stdout.splitlines()) if done.returncode == 0 else product()
     packed = set(content(littered[0]))
     left = {name for name in tracked - packed if not name.startswith(('tests/', 'benchmarks/', 'changelogs/', '.'))}
-    site = {f'docs/{name}' for name in ('build.py', 'conf.py', 'demo.cast', 'record.py', 'requirements.txt',
-                                        'site.css')}
-    assert left - site <= {'CONTRIBUTING.md', 'Makefile', 'galaxy.yml', 'noxfile.py', 'pyproject.toml', 'setup.cfg'}
+    assert left - SITE <= {'CONTRIBUTING.md', 'Makefile', 'galaxy.yml', 'noxfile.py', 'pyproject.toml', 'setup.cfg'}
 
 
 def test_one_place_says_which_version_it_is(littered):

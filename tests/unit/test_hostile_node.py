@@ -154,7 +154,7 @@ def run(node, seed):
         else:
             sent = delivery.send(job, looked, planned)
             if sent['waiting']:
-                entries.append(stage.sent_entry(job, looked, planned, sent))
+                entries.append(stage.sent_entry(job, looked, planned, {**sent, 'came': copy.CAME[sent['way']]}))
     if entries:
         parts = [stage.part_of_entry(ast.literal_eval(repr(entry))) for entry in entries]
         assert None not in parts, (seed, entries)

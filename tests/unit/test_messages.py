@@ -14,6 +14,7 @@ import pages
 import support
 
 PLUGINS = [*sorted((support.ROOT / 'plugins' / 'action').glob('*.py')),
+           *sorted((support.ROOT / 'plugins' / 'plugin_utils').glob('*.py')),
            support.ROOT / 'plugins' / 'lookup' / 'k3s_artifact.py']
 PLAYBOOKS = sorted((support.ROOT / 'playbooks').glob('*.yml'))
 TROUBLES = pages.DOCS / 'troubleshooting.md'
@@ -28,7 +29,15 @@ NO_MESSAGES = (
     r'^-o ', r'^… \(…-bit', r'^host … \(machine', r'^become to an unprivileged user$', r'^it holds no K3s binary$',
     r'^k3s_artifact_\w+ to a (folder|file)$', r'^(Left out of|No longer needed on) the', r'^no longer needed$',
     r'^(K3s has -> gets|K3s it (gets|has)|bytes to send)$', r'^-----(BEGIN|END) PGP', r'\(\?P<|\]\{|\\w',
+    r'^… problems, … to send\.$',
     r'^All … files in … are …: K3s', r'^those that were signed$', r'^of no known release$', r'^no reason given$',
+    # what is done on a node, for -vvv and after "cannot"
+    r'^(know|look at|make a temporary|run a command|end|make the folder of|serve … to|take … files into)',
+    r'^(forget what|list the images|look for packages|look what|remove what)', r'^export ', r'say end yes$',
+    # names of things, in a sentence that has an entry
+    r'^the relay of', r'^… without its relay$', r'^is no relay for its site$', r'^\(there is none\)$',
+    r'^it is another file$', r'^a shell that is not POSIX$', r'^no machine that is known$',
+    r'^images for another platform$', r'^No longer needed, and removed',
     # what to do, after a sentence that has an entry; parts of such sentences
     r'^(Put|Replace it|Set|Install it|Unpack|Download the|Check|If it is for other) ', r'^as in -e ',
     r'^k3s_download_ca_path is …, and$', r'^holds no K3s version$', r'^is an HTML$', r'^It was not put in place$',

@@ -339,6 +339,17 @@ def test_what_is_left_out_is_named_once_for_all_hosts():
     ]
 
 
+SENT = looked(bytes_to_send=212000000, files=[
+    file(came='fetched'), file(came='there', bytes_to_send=0), archive(came='waiting', bytes_to_send=68157440)])
+
+
+def test_after_a_run_a_host_line_says_what_was_sent_and_not_what_was_to_be():
+    lines = table(pi1=SENT, pi2=looked(files=[file()], problems=['Full.']))
+    assert re.search(r' sent$', lines[1]) and not any('to send' in line for line in lines)
+    assert re.search(r'^pi1 .* 136\.3 MB$', lines[4])
+    assert any(re.match(r'pi2 .* 0 B, 1 problem$', line) for line in lines)
+
+
 @pytest.mark.parametrize(
     ('results', 'text'),
     [
@@ -346,6 +357,7 @@ def test_what_is_left_out_is_named_once_for_all_hosts():
         ({'a': looked(), 'b': looked()}, '2 hosts, no problems, 560.3 MB to send.'),
         ({'a': looked(), 'b': None}, '1 host of 2 with problems, 280.1 MB to send.'),
         ({}, '0 hosts, no problems, 0 B to send.'),
+        ({'a': SENT, 'b': looked(files=[file()], problems=['Full.'])}, '1 host of 2 with problems, 136.3 MB sent.'),
     ],
 )
 def test_the_last_line_sums_up(results, text):
