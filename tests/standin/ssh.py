@@ -12,6 +12,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -141,6 +142,20 @@ def spoil(chance, output, mark):
     ])()
 
 
+def pieces(pipe, whole):
+    """Yield what comes from *pipe*: all at once if *whole*, else what there is each time that nothing more comes."""
+    output = b''
+    while True:
+        ready = whole or select.select([pipe], [], [], 0.3 if output else None)[0]
+        data = os.read(pipe.fileno(), 65536) if ready else b''
+        output += data
+        if output and (not data if whole else not (ready and data)):
+            yield output
+            output = b''
+        if ready and not data:
+            return
+
+
 def main():
     with open(os.environ['K3S_STANDIN'], encoding='utf-8') as file:
         here = json.load(file)
@@ -168,27 +183,28 @@ def main():
         with open(call_file, 'w', encoding='utf-8') as file:
             json.dump(call, file)
         threading.Thread(target=relay, args=(process.stdin, call, limit, cut, here['rate']), daemon=True).start()
-        output = process.stdout.read() if captured else b''
+        chance = spoiler(here, reached) if hostile else None
+        for output in pieces(process.stdout, tty) if captured else ():
+            if cut.is_set():
+                break
+            said = answer(here, output) if here['banner'] else output
+            for _part in range(chance.choice([0, 0, 0, 1, 1, 2, 5]) if hostile else 0):
+                said = spoil(chance, said, here['mark'].encode())
+            if hostile and output.splitlines()[-1] not in said:  # its last word; without it nobody goes on
+                os.killpg(process.pid, signal.SIGKILL)
+            sys.stdout.buffer.write(said.replace(b'\n', b'\r\n') if tty else said)
+            sys.stdout.flush()
         status = process.wait()
         if cut.is_set():
             open(os.path.join(here['state'], f'cut-{os.getpid()}'), 'w', encoding='utf-8').close()
             print(f'client_loop: send disconnect: Broken pipe\nConnection to {host} closed by remote host.',
                   file=sys.stderr)
-            output, status = b'', 255
-        elif here['banner']:
-            output = answer(here, output)
+            status = 255
         if hostile:
-            chance = spoiler(here, reached)
-            for _part in range(chance.choice([0, 0, 0, 1, 1, 2, 5])):
-                output = spoil(chance, output, here['mark'].encode())
             status = status if chance.random() < 0.9 else chance.randrange(256)
             if chance.random() < 0.2:
                 os.write(2, spoil(chance, b'sh: 1: k3s: not found\n', here['mark'].encode())[:60000])
             time.sleep(2 * chance.random() if chance.random() < 0.05 else 0)
-        if tty:
-            output = output.replace(b'\n', b'\r\n')
-        os.write(1, output) if len(output) <= 65536 else sys.stdout.buffer.write(output)
-        sys.stdout.flush()
     with open(call_file + '.new', 'w', encoding='utf-8') as file:
         json.dump({**call, 'rc': status}, file)
     os.replace(call_file + '.new', call_file)
