@@ -109,7 +109,9 @@ class Network:
         for pid in self.processes(name):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        subprocess.run(['ip', 'netns', 'delete', f'{BRIDGE}-{name}'], check=False)
+        link = BRIDGE + self.names[name].rpartition('.')[2]  # a socket that lingers may keep the namespace, and with it
+        for gone in (['ip', 'link', 'delete', link], ['ip', 'netns', 'delete', f'{BRIDGE}-{name}']):
+            subprocess.run(gone, check=False, stderr=subprocess.DEVNULL)
 
     def cut(self, name):
         """Take a node off the network, and end all that runs on it."""
