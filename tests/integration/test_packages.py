@@ -28,7 +28,8 @@ LITTER = ('.env', '.vault_pass', 'vault_pass.txt', 'vault.yml', 'inventory.yml',
           'k3s_artifact.egg-info/SOURCES.txt', 'airgap-k3s-0.9.0.tar.gz', 'tests/.env', 'tests/output/x.json',
           '.ansible/x', '.cache/x')
 # What the product is: by folder, what the files that make it are called.
-PRODUCT = {'.': 'CHANGELOG.rst|COPYING|README.md', 'docs': r'.*\.(md|png|svg)', 'meta': r'(bindep\.txt|(execution-environment|runtime)\.yml)',
+PRODUCT = {'.': 'CHANGELOG.rst|COPYING|README.md', 'docs': r'.*\.(md|png|svg)',
+           'meta': r'(bindep\.txt|(execution-environment|runtime)\.yml)',
            'playbooks': r'(bundle|check|demo|download|preflight|rollback|stage|verify)\.yml',
            'playbooks/files': r'pretend_release\.py',
            'plugins/action': r'.*\.py', 'plugins/lookup': r'.*\.py', 'plugins/modules': r'.*\.py',
