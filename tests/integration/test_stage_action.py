@@ -372,8 +372,8 @@ def test_keep_going_stages_what_can_be_and_fails_at_the_end(cluster, phase):
 def test_without_the_group_it_is_an_error_that_names_the_groups(cluster):
     run = cluster.run(group='web')
     assert run.rc != 0
-    assert ('No host is k3s_cluster. The groups of the inventory are web. Name the group or the pattern of the hosts '
-            'that get K3s with -e k3s_artifact_hosts=<group>: in the inventory that variable is not read.'
+    assert ('No host is k3s_cluster. The groups of the inventory are web. Name the group or the pattern of '
+            'the hosts that get K3s with -e k3s_artifact_hosts=<group>: in the inventory that variable is not read.'
             in ' '.join(run.output.split()))
     assert cluster.files() == [] and not run.results
     assert cluster.run('airgap.k3s.stage', '-e', 'k3s_artifact_hosts=web', group='web').rc == 0

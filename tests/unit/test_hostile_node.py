@@ -177,7 +177,8 @@ def check_commands(node, seed):
             else:
                 wanted = {'dest': DEST.values(), 'base': map(os.path.basename, DEST.values()),
                           'size': [str(len(CONTENT))], 'sha256': [DIGEST], 'block': [str(copy.BLOCK)],
-                          'age': [str(copy.STALE)], 'limit': [str(copy.TRIAL_SECONDS)], 'nobody': [str(copy.NOBODY)]}
+                          'age': [str(copy.STALE)], 'limit': [str(copy.TRIAL_SECONDS)], 'nobody': [str(copy.NOBODY)],
+                          'url': [''], 'previous': ['']}  # neither a mirror nor a binary to keep
                 assert value in wanted[name], (seed, name, value)
         left = re.sub(r"(?m)^[a-z0-9]+=(?:[^\s'\\;$`|&]|'[^']*'|\"'\")*$", '', rest).split('\n')
         assert set(left) <= {'', 'look', 'put || exit 1'}, (seed, left)
