@@ -363,7 +363,10 @@ def test_a_rate_slows_what_is_pushed_and_what_is_fetched(standin, release, mirro
     began = time.monotonic()
     run = standin.stage(hosts)
     assert_whole(standin, release, run)
-    assert SIZE / 500_000 / 2 < time.monotonic() - began < 30  # curl keeps an average, and lets a burst pass at first
+    if client == 'curl':  # which looks at the time after some megabytes only, where they come fast
+        assert '--limit-rate 500000 ' in (standin.nodes / 'node' / 'programs' / 'called').read_text()
+    else:
+        assert SIZE / 500_000 * 0.8 < time.monotonic() - began < 30
     assert known_of(run)['came'] == ('fetched' if client else 'pushed')
 
 
