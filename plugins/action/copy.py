@@ -141,7 +141,7 @@ guarded() {
                 (ulimit -n "$n" 2>/dev/null || set -- prlimit --nofile="$n" "$@"; exec "$@") </dev/null 2>&1 3>&-
             echo "
 $mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
-        { s=; trap 'kill $s; exit' TERM; sleep "$limit" & s=$!
+        { s=; trap 'kill ${s:-$!}; exit' TERM; sleep "$limit" & s=$!
           wait $s; end_group "$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
         wait $p; kill $w; [ -z "$s" ] || end_group "$p"; } 2>/dev/null )
     code=
