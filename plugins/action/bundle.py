@@ -18,10 +18,13 @@ import subprocess
 import tarfile
 from typing import NamedTuple
 
+from ansible import constants as C
+from ansible import context
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ansible_collections.airgap.k3s.plugins.action.release import check_directory, check_version, sync_folder
-from ansible_collections.airgap.k3s.plugins.action.report import size_text
+from ansible_collections.airgap.k3s.plugins.action.report import is_for_people, size_text
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
     BINARY_NAMES, BY_MACHINE, SIGNATURES, SIGNED_ADVICE, SIGNED_LIST, ArtifactError, is_released_archive,
     is_versioned_binary, opened, parse_elf, parse_key, read_small, reading, resolve_host, run_folder, shown,
@@ -406,6 +409,8 @@ class ActionModule(ActionBase):
         result.update(changed=False, release=release, files=names)
         result['msg'] = (f'All {len(names)} files in {root} are {"those that were signed" if listed else "verified"}: '
                          f'K3s {release or "of no known release"}.')
+        if is_for_people(C.DEFAULT_STDOUT_CALLBACK, context.CLIARGS):
+            Display().display(result['msg'])
 
     def _pack(self, root, path, extra, options, result):
         names, links = names_below(root)
