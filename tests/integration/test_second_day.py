@@ -441,7 +441,9 @@ def test_the_folder_of_an_architecture_without_the_packages_is_warned_of(tmp_pat
         {'name': 'ask', 'debug': {'msg': "{{ lookup('k3s_artifact', 'directory') }}"}}]}], hosts=hosts)
     text = ' '.join(run.output.split())
     assert run.rc == 0 and text.count('k3s-ansible takes SELinux packages') == 1, run.output
-    assert f'has {PACKAGE}, and {tmp_path}/airgap/arm64 has not' in text and 'bash' not in text
+    # Up to 2.18, a warning is broken into lines, also in the middle of a word.
+    said = f'has {PACKAGE}, and {tmp_path}/airgap/arm64 has not'.replace(' ', '')
+    assert said in text.replace(' ', '') and 'bash' not in text
 
 
 @pytest.mark.parametrize('content, manager, said', [
