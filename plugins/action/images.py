@@ -197,5 +197,3 @@ class ActionModule(stage.ActionModule):
             raise StagingError(f'{self._host}: K3s does not list its images ({dest} ctr images list): '
                                f'{reason or said(result)}. Start K3s first; it needs root.')
         return listed(there.get('image', []))
-
-

@@ -20,7 +20,7 @@ description:
 options:
   step:
     description:
-      - V(look) compares, and does not fail. What is wrong is in RV(k3s_artifact.problems).
+      - V(look) compares, and does not fail. What is wrong is in the problems that it returns.
       - V(check) fails on the hosts that have problems in the result of V(look), and on no others.
     type: str
     choices: [look, check]

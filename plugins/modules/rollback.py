@@ -23,7 +23,7 @@ options:
     description:
       - V(look) looks at both binaries of the node, and asks each for its version (C(k3s --version), unless
         C(k3s_artifact_probe=false)). It changes nothing and does not fail. Whatever stands in the way is in
-        RV(k3s_artifact.problems).
+        the problems that it returns.
       - V(place) renames C(k3s.previous) to C(k3s), if it is still the file that V(look) found. What was put back is
         noted beside it, so that a run that is cut off is completed by the next one.
       - V(finish) removes that note, once all hosts are back.

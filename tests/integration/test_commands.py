@@ -145,5 +145,3 @@ def test_the_playbook_that_starts_k3s_runs_the_installer_once_servers_first_and_
     # Once for an agent, since both are this machine: the second finds the unit of the first.
     assert (tmp_path / 'calls').read_text().splitlines() == [
         'true a-long-secret-word none', 'true a-long-secret-word https://192.0.2.10:6443']
-
-

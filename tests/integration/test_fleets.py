@@ -175,8 +175,8 @@ def pushed(standin):
 
 @pytest.mark.parametrize('connection', CONNECTIONS)
 @pytest.mark.parametrize('client', CLIENTS)
-def test_a_node_with_any_client_fetches_its_binary_and_the_controller_sends_none_of_it(standin, release, mirror, client,
-                                                                                      connection):
+def test_a_node_with_any_client_fetches_its_binary_and_the_controller_sends_none_of_it(
+        standin, release, mirror, client, connection):
     hosts = {'node': node_of(standin, mirror, client, connection)}
     run = standin.stage(hosts)
     assert_whole(standin, release, run)
@@ -266,8 +266,8 @@ def test_check_mode_asks_nothing_of_the_mirror(standin, release, mirror):
     assert run.rc == 0 and mirror.asked == [] and known_of(run)['came'] == '' and not standin.installed('node').exists()
 
 
-def test_archives_and_the_install_script_are_fetched_by_their_path_below_the_artifact_directory(tmp_path, standin,
-                                                                                                 mirror):
+def test_archives_and_the_install_script_are_fetched_by_their_path_below_the_artifact_directory(
+        tmp_path, standin, mirror):
     shutil.rmtree(tmp_path / 'airgap')
     binary = support.release(tmp_path / 'airgap', NATIVE, layout='per-arch')[NATIVE]
     binary.write_bytes(support.program(body=b'+k3s1'))

@@ -76,8 +76,8 @@ def fixture_pip():
 
 
 @pytest.mark.parametrize('kind', ['amd64', 'busybox'])
-@pytest.mark.parametrize(('transport', 'pipelining'), [('chroot', True), ('docker', True), ('community.docker.docker',
-                                                                                           False)])
+@pytest.mark.parametrize(('transport', 'pipelining'), [
+    ('chroot', True), ('docker', True), ('community.docker.docker', False)])
 def test_a_plugin_that_is_no_ssh_gets_the_file_by_its_own_put_file(site, kind, transport, pipelining):
     here = site(kind)
     (here.folder / 'connection_plugins').mkdir()
