@@ -130,27 +130,8 @@ class ActionModule(stage.ActionModule):
             raise StagingError(f'{self._host}: cannot {what} on the node: {said(result)}. Run again.')
         return found
 
-    def _put_back_before(self, dest, there):
-        """Return the row of a binary that a run before this one has put back; raise where that is not so."""
-        back = self._program(NOTED, {'dest': dest}, f'look what was put back at {dest}').get('back', [''])[-1]
-        if not there.sha256 or there.sha256 != back:
-            raise StagingError(f'{self._host}: nothing is at {dest}{PREVIOUS}, so there is no binary to go back to. '
-                               f'k3s_artifact_keep_previous: true keeps the one that an upgrade replaces. Stage the '
-                               f'older release with k3s_artifact_downgrade: true instead.')
-        return {**file_row(dest, there, there), 'action': 'nothing', 'came': 'there', 'previous': ''}
-
-    def _program(self, program, values, what):
-        """Run a shell program of this file for the paths in *values*; return its answers."""
-        word = secrets.token_hex(8)
-        values = {**Target(values['dest'], 'binary').variables(), 'word': word, **values}
-        result = self._delivery._ask(shell_program(program, **values), word, what)
-        found = answers(result['stdout'], word)
-        if 'end' not in found and 'failed' not in found:
-            raise StagingError(f'{self._host}: cannot {what} on the node: {said(result)}. Run again.')
-        return found
-
-    def _place(self, looked):
-        found = stage.Findings(self._host, stage.known_of(looked))
+    def _place(self, sent):
+        found = stage.Findings(self._host, stage.known_of(sent))
         rows = [row for row in found.known['files'] if row['action'] != 'nothing']
         if self._task.check_mode or found.problems or not rows:
             return found.result(changed=bool(rows) and not found.problems)
