@@ -986,8 +986,17 @@ class Delivery:
         result = self._ask(program, word, f'compare {folder} and {other}')
         return f'{word}yes' in result['stdout']
 
+    def ask(self, script, what, **values):
+        """Run a shell program that answers with a word; return its answers and what ansible-core says of it.
+
+        values: its shell variables. What answers nothing is run once more, as :meth:`_ask` says.
+        """
+        word = secrets.token_hex(8)
+        result = self._ask(shell_program(script, word=word, **values), word, what)
+        return answers(result['stdout'], word), result
+
     def _ask(self, program, word, what):
-        """Run a program that changes nothing; where it does not answer with *word*, once more on a terminal.
+        """Run a program; where it does not answer with *word*, so that it never began, once more on a terminal.
 
         sudo with requiretty wants one, and so may other ways to become another user.
         """

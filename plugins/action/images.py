@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import tarfile
 import time
 from collections.abc import Mapping
 
 from ansible_collections.airgap.k3s.plugins.action import stage
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    COMMON, INSTALL_PATH, StagingError, Target, answers, checked_path, said, shell_program)
+    COMMON, INSTALL_PATH, StagingError, Target, checked_path, said)
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
     DAMAGE, LOOK_SECONDS, MEMBER_LIMIT, Clocked, NotThisFormat, choose_archives, once_per_run, opened,
     parse_json, unpacked)
@@ -187,11 +186,8 @@ class ActionModule(stage.ActionModule):
 
     def _listed(self, dest):
         """Return the platforms by name of the images that the K3s of the node has."""
-        word = secrets.token_hex(8)
-        program = shell_program(LIST, **{**Target(dest, 'binary').variables(), 'word': word, 'most': LONGEST_LIST,
-                                         'files': 1024})
-        result = self._delivery._ask(program, word, 'list the images of K3s')
-        there = answers(result['stdout'], word)
+        there, result = self._delivery.ask(LIST, 'list the images of K3s', most=LONGEST_LIST, files=1024,
+                                           **Target(dest, 'binary').variables())
         code, reason = there.get('code', [''])[-1], there.get('reason', [''])[-1]
         if 'end' not in there or code != '0':
             raise StagingError(f'{self._host}: K3s does not list its images ({dest} ctr images list): '

@@ -15,7 +15,6 @@ import ipaddress
 import json
 import os
 import re
-import secrets
 import shlex
 import socket
 import time
@@ -31,7 +30,7 @@ from ansible.utils.display import Display
 from ansible.utils.unsafe_proxy import wrap_var
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    CAME, COMMON, Delivery, Job, StagingError, answers, checked_path, mirror_of, plain, said, shell_program)
+    CAME, COMMON, Delivery, Job, StagingError, checked_path, mirror_of, plain, said)
 
 display = Display()
 
@@ -328,10 +327,7 @@ class Relay:
 
     def _ask(self, call, what, **values):
         """Run a verb of RELAY; return its answers, or fail with what it says."""
-        word = secrets.token_hex(8)
-        program = RELAY + shell_program(call, word=word, folder=self.folder, port=self._port, **values)
-        result = self._delivery._ask(program, word, what)
-        found = answers(result['stdout'], word)
+        found, result = self._delivery.ask(RELAY + call, what, folder=self.folder, port=self._port, **values)
         if 'end' not in found:
             raise StagingError(f'{found.get("failed", [said(result)])[-1]}.')
         return found

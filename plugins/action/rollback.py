@@ -9,11 +9,10 @@ Documented in plugins/modules/rollback.py. A look, and what a host is said to be
 from __future__ import annotations
 
 import re
-import secrets
 
 from ansible_collections.airgap.k3s.plugins.action import stage
 from ansible_collections.airgap.k3s.plugins.action.copy import (
-    COMMON, FAIL, INSTALL_PATH, PREVIOUS, StagingError, Target, answers, said, shell_program)
+    COMMON, FAIL, INSTALL_PATH, PREVIOUS, StagingError, Target, said)
 
 # What K3s's manual asks for: https://docs.k3s.io/upgrades/roll-back
 ADVICE = ('K3s goes on running from the old file until it is restarted. It does not support going back across a change '
@@ -122,10 +121,7 @@ class ActionModule(stage.ActionModule):
 
     def _program(self, program, values, what):
         """Run a shell program of this file for the paths in *values*; return its answers."""
-        word = secrets.token_hex(8)
-        values = {**Target(values['dest'], 'binary').variables(), 'word': word, **values}
-        result = self._delivery._ask(shell_program(program, **values), word, what)
-        found = answers(result['stdout'], word)
+        found, result = self._delivery.ask(program, what, **{**Target(values['dest'], 'binary').variables(), **values})
         if 'end' not in found and 'failed' not in found:
             raise StagingError(f'{self._host}: cannot {what} on the node: {said(result)}. Run again.')
         return found

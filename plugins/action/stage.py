@@ -28,7 +28,7 @@ from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, CAME, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError,
-    Target, answers, becomes_unprivileged, checked_path, checked_switch, kept, mirror_of, plain, said, shell_of,
+    Target, becomes_unprivileged, checked_path, checked_switch, kept, mirror_of, plain, said, shell_of,
     shell_program)
 from ansible_collections.airgap.k3s.plugins.action.relay import (
     RELAY_DIRECTORY, Relay, Site, count_of, found_at_site, site_of, turn)
@@ -382,10 +382,8 @@ class ActionModule(ActionBase):
         """Plan the packages that the node has not, or has in an older version, and the key that vouches for them."""
         if not self._packages:
             return
-        word = secrets.token_hex(8)
-        values = {'names': '\n'.join(self._packages), 'managers': ' '.join(OTHER_MANAGERS)}
-        result = self._delivery._ask(shell_program(LOOK_FOR_PACKAGES, word=word, **values), word, 'look for packages')
-        there = answers(result['stdout'], word)
+        there, result = self._delivery.ask(LOOK_FOR_PACKAGES, 'look for packages', names='\n'.join(self._packages),
+                                           managers=' '.join(OTHER_MANAGERS))
         if 'end' not in there:
             raise StagingError(f'{self._host}: cannot look for packages on the node: {said(result)}. Run again.')
         if 'dnf' not in there:
@@ -618,11 +616,10 @@ class ActionModule(ActionBase):
         if not own and not others and (only or all(map(OWN_ARCHIVE.fullmatch, new))):
             return
         folder = checked_path(self._host, *images_directory(self._lookup.setting))
-        word, what = secrets.token_hex(8), f'remove what is no longer needed from {folder}'
+        what = f'remove what is no longer needed from {folder}'
         here = [name for name in new if not OWN_ARCHIVE.fullmatch(name)]
         values = {name: '\n'.join(names) for name, names in (('own', own), ('others', others), ('here', here))}
-        result = self._delivery._ask(shell_program(PRUNE, word=word, folder=folder, only=only, **values), word, what)
-        found_there = answers(result['stdout'], word)
+        found_there, result = self._delivery.ask(PRUNE, what, folder=folder, only=only, **values)
         if 'end' not in found_there:
             raise StagingError(f'{self._host}: cannot {what}: {said(result)}. Everything else is in place. Run again.')
         found.known['pruned'] = [name for name in found_there.get('pruned', []) if name in own or name in others]
