@@ -72,29 +72,32 @@ PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f
 #
 # POSIX shell, with coreutils or BusyBox. Its verbs are look, receive and install; what each takes are shell variables
 # that the controller sets in front of it, what it answers are lines "<word><key>=<value>". The word is made up for each
-# call.
+# call. Functions answer in variables where they can: each $( ) is a process, and a small node takes a while for one.
 
 COMMON = r'''
 LC_ALL=C; export LC_ALL; umask 022
 say() { printf '%s%s=%s\n' "$word" "$1" "$2"; }
-sum_openssl() { openssl dgst -sha256 -r; }
-sum_python3() { python3 -IS -c 'import hashlib, sys
+# A program for SHA-256 counts where it finds of the word what the controller does.
+proven() { case $(printf %s "$word" | "$@") in "$proof"*) exec "$@" ;; esac; }
+sum_openssl() { proven openssl dgst -sha256 -r; }
+sum_python3() {
+    d=$(python3 -IS -c 'import hashlib, sys
 h = hashlib.sha256()
 for b in iter(lambda: sys.stdin.buffer.read(1 << 20), b""): h.update(b)
-print(h.hexdigest())'; }
-sum_sha256sum() { sha256sum; }
-digest_by() { "sum_$1" 2>/dev/null | { read -r d rest; printf %s "$d"; }; }
-works() {
-    command -v "$1" >/dev/null 2>&1 || return 1
-    [ "$(printf %s "$word" | digest_by "$1")" = "$proof" ]
+print(hashlib.sha256(sys.argv[1].encode()).hexdigest(), h.hexdigest())' "$word")
+    case $d in "$proof "*) printf %s "${d#* }" ;; esac
 }
-digest() {
-    if [ -z "$by" ]; then for by in openssl python3 sha256sum; do works "$by" && break; done; fi
-    digest_by "$by"
+sum_sha256sum() { proven sha256sum; }
+sum() {
+    d=
+    ! command -v "$1" >/dev/null 2>&1 || d=$("sum_$1" 2>/dev/null)
+    d=${d%% *}
+    [ -n "$d" ]
 }
-by=
-machine() ( set -f; set -- $(uname -m); printf %s "$*" )
-size_of() { stat -c %s "$1"; }
+digest() { for by in openssl python3 sha256sum; do ! sum "$by" || return 0; done; }
+joined() { set -f; set -- $1; set +f; line=$*; }
+machine() { joined "$(uname -m)"; }
+size_of() { exec stat -c %s "$1"; }
 describe() {
     if [ -L "$dest" ]; then say kind link
     elif [ -f "$dest" ]; then
@@ -112,25 +115,25 @@ ${word}size=%s" "$dest"
     if [ -d "$dest" ]; then say kind directory; fi
 }
 alive() { [ -n "$1" ] && { kill -0 "$1" 2>/dev/null || [ -d "/proc/$1" ]; }; }
-pid_of() { p=${1%.part}; printf %s "${p##*.}"; }
-places() { if [ -n "$outside" ]; then printf 'up dir'; else printf dir; fi; }
-place() { case $1 in up) p=${dir%/*}; printf %s "${p:-/}" ;; *) printf %s "$dir" ;; esac; }
+pid_of() { pid=${1%.part}; pid=${pid##*.}; }
+at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; places="${outside:+up }dir"; }
+place() { here=$dir; if [ "$1" = up ]; then here=${dir%/*}; here=${here:-/}; fi; }
 stale() {
-    for s in $(places); do
-        for f in "$(place "$s")"/.k3s-artifact.*; do
+    for s in $places; do
+        place "$s"
+        for f in "$here"/.k3s-artifact.*; do
             [ -f "$f" ] && [ ! -L "$f" ] || continue
             if [ -z "$(find "$f" -prune -mmin +"$age")" ]; then
                 case $f in
                     */".k3s-artifact.$base.$sha256."*.part) continue ;;
-                    */".k3s-artifact.$base."*.part) ! alive "$(pid_of "$f")" || continue ;;
+                    */".k3s-artifact.$base."*.part) pid_of "$f"; ! alive "$pid" || continue ;;
                     *) continue ;;
                 esac
             fi
-            printf '%s\n' "$f"
+            "$@" "$f"
         done
     done
 }
-at() { dest=$1; dir=${dest%/*}; dir=${dir:-/}; }
 # With -- only: without it, kill of procps takes a process group that begins with 1 for everybody. Some know one form,
 # some the other.
 end_group() { kill -s KILL -- "-$1" || kill -9 -- "-$1"; }
@@ -148,7 +151,7 @@ $mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
     case $out in *"$word-"[0-9]*)
         code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;;
     esac
-    out=$(printf %s "$out" | tr -s '\n ' ' '); out=${out# }; out=${out% }
+    joined "$out"; out=$line
 }
 '''
 
@@ -159,16 +162,17 @@ $mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
 #   answers machine, user, kind, what describe says, head, sha256, version, folder, beside (files of an images
 #           directory), writable, blocked, free, part
 LOOK = COMMON + r'''
+reclaim() { say reclaim "$(size_of "$1")"; }
 look() {
 at "$dest"
-say machine "$(machine)"
+machine; say machine "$line"
 say user "$(id -u) $(id -un 2>/dev/null)"
 describe
 if [ -f "$dest" ]; then
-    say head "$(od -An -v -tx1 -N64 "$dest" | tr -d ' \n')"
-    now=
-    if [ -z "$size" ] || [ "$(stat -Lc %s "$dest")" = "$size" ]; then now=$(digest <"$dest"); say sha256 "$now"; fi
-    if [ -n "$version" ] && [ -x "$dest" ] && { [ -z "$now" ] || [ "$now" != "$sha256" ]; }; then
+    joined "$(od -An -v -tx1 -N64 "$dest")"; say head "$line"
+    d=
+    if [ -z "$size" ] || [ "$(stat -Lc %s "$dest")" = "$size" ]; then digest <"$dest"; say sha256 "$d"; fi
+    if [ -n "$version" ] && [ -x "$dest" ] && { [ -z "$d" ] || [ "$d" != "$sha256" ]; }; then
         guarded "$dest" --version; say version "$out"
     fi
     [ -w "$dest" ] || say fixed yes
@@ -181,19 +185,21 @@ done
 [ ! -d "$dir" ] || say folder yes
 if [ -n "$outside" ]; then for f in "$dir"/*; do [ ! -f "$f" ] || say beside "${f##*/}"; done; fi
 [ ! -w "$near" ] || say writable yes
-free=$(df -Pk "$near" | tail -n 1)
-say free "$free"
-stale | while read -r f; do say reclaim "$(size_of "$f")"; done
-for s in $(places); do
-    for f in "$(place "$s")/.k3s-artifact.$base.$sha256"*.part; do
+joined "$(df -Pk "$near")"; say free "${line#*Mounted on }"
+stale reclaim
+for s in $places; do
+    place "$s"
+    for f in "$here/.k3s-artifact.$base.$sha256"*.part; do
         [ -f "$f" ] && [ ! -L "$f" ] && [ -z "$(find "$f" -prune -mmin +"$age")" ] || continue
-        n=$(size_of "$f"); id=$(pid_of "$f")
+        n=$(size_of "$f"); pid_of "$f"
         # What another run is writing, or is about to put in place, is left to it.
-        if alive "$id"; then [ "$n" != "$size" ] && sleep 1 && [ "$(size_of "$f")" = "$n" ] || continue; fi
-        if [ "$n" = "$size" ]; then d=$(digest <"$f")
-        else n=$(( n / block )); d=$(dd if="$f" bs="$block" count="$n" 2>/dev/null | digest); n=$(( n * block ))
+        if alive "$pid"; then [ "$n" != "$size" ] && sleep 1 && [ "$(size_of "$f")" = "$n" ] || continue; fi
+        if [ "$n" = "$size" ]; then digest <"$f"
+        else
+            n=$(( n / block )); d=$(dd if="$f" bs="$block" count="$n" 2>/dev/null | { digest; printf %s "$d"; })
+            n=$(( n * block ))
         fi
-        h=${f%.*.part}; say part "$s $id $n $d ${h##*.}"
+        h=${f%.*.part}; say part "$s $pid $n $d ${h##*.}"
     done
 done
 say end yes
@@ -212,7 +218,8 @@ fail() {
 }
 watch=
 finish() { [ -z "$watch" ] || kill -s KILL "$watch"; exit "$1"; }
-part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
+part_of() { place "$1"; path=$here/.k3s-artifact.$base.$sha256.$2.part; }
+drop() { for f; do if [ -e "$f" ] || [ -L "$f" ]; then rm -f "$f"; fi; done; }
 '''
 
 # receive: a partial file of this run's own, with what an earlier run left in it, continued from standard input or
@@ -223,12 +230,11 @@ part_of() { printf %s "$(place "$1")/.k3s-artifact.$base.$sha256.$2.part"; }
 RECEIVE = FAIL + r'''
 trap '' HUP
 if [ ! -d "$dir" ]; then e=$(mkdir -p "$dir" 2>&1) || fail folder "$e"; fi
-stale | while read -r f; do rm -f "$f"; done
+stale rm -f
 umask 077
-for s in $(places); do
-    here=$(place "$s")
-    part=$here/.k3s-artifact.$base.$sha256.$$.part
-    e=$( { rm -f "$part" && (set -C; : >"$part"); } 2>&1) || { part=; continue; }
+for s in $places; do
+    part_of "$s" "$$"; part=$path
+    e=$( { drop "$part" && set -C && : >"$part"; } 2>&1) || { part=; continue; }
     [ "$s" = dir ] && break
     t=$dir/.k3s-artifact.$base.$sha256.$$.part; i=$(stat -c %i "$part")
     mv -f "$part" "$t" 2>/dev/null && [ "$(stat -c %i "$t")" = "$i" ] && mv -f "$t" "$part" && break
@@ -236,9 +242,11 @@ for s in $(places); do
 done
 [ -n "$part" ] || fail write "$e"
 if [ "$start" = 0 ]; then
-    for f in "${part%.*.part}".*.part; do [ "$f" = "$part" ] || alive "$(pid_of "$f")" || rm -f "$f"; done
+    for f in "${part%.*.part}".*.part; do
+        pid_of "$f"; [ "$f" = "$part" ] || alive "$pid" || rm -f "$f"
+    done
 else
-    o=$(part_of ${old})
+    part_of $old; o=$path
     if [ ! -f "$o" ] || [ -L "$o" ]; then rm -f "$part"; fail gone; fi
     if alive "${old#* }" || [ "${o%/*}" != "${part%/*}" ]; then
         e=$(dd if="$o" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
@@ -255,15 +263,16 @@ if [ "$start" != "$size" ]; then
     else
         n=$(( (size - start) / block )); tail=$(( (size - start) % block )); at=$(( start / block ))
         e=
-        take() { dd of="$part" obs="$block" iflag=fullblock conv=notrunc,fsync "$@" 2>&1; }
+        take() { exec dd of="$part" obs="$block" iflag=fullblock conv=notrunc,fsync "$@" 2>&1; }
         [ "$n" = 0 ] || e=$(take ibs="$block" seek="$at" count="$n") || fail write "$e"
         # A dd whose input has ended says nothing, and the next one would make the file anew where it was taken away.
         [ "$(size_of "$part" 2>/dev/null)" = "$(( (at + n) * block ))" ] || fail short
         [ "$tail" = 0 ] || e=$(take ibs="$tail" seek="$(( at + n ))" count=1) || fail write "$e"
     fi
 fi
-[ "$(size_of "$part")" -le "$size" ] || fail digest
-[ "$(size_of "$part")" = "$size" ] || fail short
+n=$(size_of "$part")
+[ "$n" -le "$size" ] || fail digest
+[ "$n" = "$size" ] || fail short
 '''
 
 # install: what waits in the partial file is checked, tried, and renamed. With part empty it sets the attributes of
@@ -281,19 +290,18 @@ end_trial() {
     done 2>/dev/null
 }
 seal() { stat -c '%i %Y %s' "$part"; }
-[ "$(machine)" = "$machine" ] || fail machine "$(machine)"
+machine; [ "$line" = "$machine" ] || fail machine "$line"
 target=$dest
 if [ -n "$part" ]; then
     target=$part
     [ -f "$part" ] && [ ! -L "$part" ] || fail gone
-    [ "$(size_of "$part")" = "$size" ] || fail short
 fi
 if [ -n "$part" ] && [ "$only" = place ]; then [ "$(seal)" = "$token" ] || fail gone; fi
 if [ -n "$part" ] && [ "$only" != place ]; then
     kind=nodigest
     for by in openssl python3 sha256sum none; do
         [ "$by" != none ] || fail "$kind"
-        works "$by" && kind=digest && [ "$(digest_by "$by" <"$part")" = "$sha256" ] && break
+        sum "$by" <"$part" && kind=digest && [ "$d" = "$sha256" ] && break
     done
     if [ -n "$probe" ]; then
         chmod 0700 "$part"
@@ -308,14 +316,13 @@ if [ -n "$part" ] && [ "$only" != place ]; then
             [0-9]*) fail run "exit status $code: ${out:-it printed nothing}" ;;
             *) end_trial; fail run "it did not end within $limit seconds: $out" ;;
         esac
-        chmod 0600 "$part"
+        [ "$only" != check ] || chmod 0600 "$part"
         say version "$out"
     fi
 fi
 attributes() {
     [ -z "$part" ] || [ -z "$keep" ] || chown "$keep" "$target" 2>/dev/null
-    [ -z "$owner" ] || e=$(chown "$owner" "$target" 2>&1) || fail attributes "$e"
-    [ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
+    [ -z "$owner$group" ] || e=$(chown "$owner${group:+:$group}" "$target" 2>&1) || fail attributes "$e"
 }
 attributes
 if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; finish 0; fi
@@ -328,7 +335,7 @@ fi
 e=$(chmod "$mode" "$target" 2>&1) || fail attributes "$e"
 is_kept() {
     [ "$dest" -ef "$previous" ] && [ ! -L "$dest" ] && return
-    [ "$(stat -Lc %s "$dest" 2>/dev/null)" = "$size" ] && [ "$(digest <"$dest")" = "$sha256" ]
+    [ "$(stat -Lc %s "$dest" 2>/dev/null)" = "$size" ] && digest <"$dest" && [ "$d" = "$sha256" ]
 }
 if [ -n "$part" ] && [ -n "$previous" ] && { [ -f "$dest" ] || [ -L "$dest" ]; } && ! is_kept; then
     # By a rename, so that an older one stays until then.
@@ -341,16 +348,22 @@ if [ -n "$part" ]; then
     e=$(mv -f "$part" "$dest" 2>&1) || fail rename "$e"
     part=
     sync "$dir" 2>/dev/null || sync
-    for s in $(places); do rm -f "$(place "$s")/.k3s-artifact.$base.$sha256."*.part; done
-    sha256=-; stale | while read -r f; do rm -f "$f"; done
+    for s in $places; do place "$s"; drop "$here/.k3s-artifact.$base.$sha256."*.part; done
+    sha256=-; stale rm -f
     if command -v restorecon >/dev/null 2>&1; then guarded restorecon "$dest"; fi
 fi
 describe
 say end yes
 finish 0
 '''
-INSTALL_ONLY = COMMON + FAIL + '[ -z "$waiting" ] || part=$(part_of $waiting)\n' + INSTALL
-INSTALL_PARTS = f'{COMMON}put() (\n{FAIL}[ -z "$waiting" ] || part=$(part_of $waiting)\n{INSTALL}\n)\n'
+WAITING = FAIL + r'''
+if [ -n "$waiting" ]; then
+    part_of $waiting; part=$path
+    [ ! -f "$part" ] || [ "$(size_of "$part")" = "$size" ] || fail short
+fi
+''' + INSTALL
+INSTALL_ONLY = COMMON + WAITING
+INSTALL_PARTS = f'{COMMON}put() (\n{WAITING}\n)\n'
 SAME_FOLDER = r'''
 real() { cd -P "$1" && pwd -P; }
 a=$(real "$a") && [ "$a" = "$(real "$b")" ] && same=yes
@@ -570,7 +583,7 @@ def parse_node(found: dict[str, list[str]], arch_of: Callable, arch_of_program: 
     """Return the :class:`Node` for the answers of look; the functions tell the arch of a machine and of a program."""
     def last(key):
         return found.get(key, [''])[-1]
-    head = bytes.fromhex(last('head')) if re.fullmatch(r'([0-9a-f]{2})+', last('head')) else b''
+    head = bytes.fromhex(last('head')) if re.fullmatch(r'([0-9a-f]{2} ?)+', last('head')) else b''
     free = re.search(r'\s([0-9]{1,18})\s+[0-9]+%\s*(.*)', last('free'))
     uid, _blank, name = last('user').partition(' ')
     partials = [PART.fullmatch(part) for part in found.get('part', [])]
