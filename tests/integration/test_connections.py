@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 import support
-from standin import HERE, Standin
+from standin import HERE
 
 NATIVE = support.NATIVE
 FOREIGN = 'arm64' if NATIVE == 'amd64' else 'amd64'
@@ -63,13 +63,6 @@ class BecomeModule(BecomeBase):
         super().build_become_command(cmd, shell)
         return f'{self.get_option("become_exe")} {self._build_success_command(cmd, shell)}' if cmd else cmd
 """
-
-
-@pytest.fixture(name='standin')
-def fixture_standin(tmp_path):
-    paths = support.release(tmp_path / 'airgap', lists=False)
-    paths[NATIVE].write_bytes(support.program(body=bytes(500_000)))
-    return Standin(tmp_path)
 
 
 def write_plugin(standin, kind, name, text, **words):

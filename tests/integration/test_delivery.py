@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import support
-from standin import HERE, Standin
+from standin import HERE
 
 NATIVE = support.NATIVE
 FOREIGN = 'arm64' if NATIVE == 'amd64' else 'amd64'
@@ -27,19 +27,6 @@ MEGABYTE = 1 << 20
 SIZE = 5 * MEGABYTE
 OLD = support.program('k3s version v1.30.0+k3s1 (old)')
 HOME = '/proc/self/cwd/bin/k3s'  # on every node, and another file on each: a command starts in its node's folder
-
-
-@pytest.fixture(name='release')
-def fixture_release(tmp_path):
-    """The binaries of an artifact directory by arch; that of this machine runs, and has five megabytes."""
-    paths = support.release(tmp_path / 'airgap', lists=False)
-    paths[NATIVE].write_bytes(support.program(body=os.urandom(SIZE)))
-    return paths
-
-
-@pytest.fixture(name='standin')
-def fixture_standin(tmp_path, release):
-    return Standin(tmp_path)
 
 
 def streamed(standin, size=SIZE):

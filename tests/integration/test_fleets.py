@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.server
 import json
 import os
 import re
@@ -18,14 +17,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import support
-from standin import Standin
+from standin.mirror import MirrorServer, write_certificates
 
 NATIVE = support.NATIVE
 MACHINE = support.MACHINES[NATIVE]
@@ -34,88 +32,13 @@ SIZE = 5 * MEGABYTE
 OLD = support.program('k3s version v1.30.0+k3s1 (old)')
 CONNECTIONS = ('ssh', 'local')
 CLIENTS = ('curl', 'wget', 'busybox')
-PAGE = b'<html>Please log in</html>' * 20
-
-
-class MirrorServer:
-    """A web server for a folder that does what *fault* says; *asked* has (path, headers) of each request."""
-
-    def __init__(self, folder, fault=''):
-        self.folder, self.fault, self.asked, self.sent, self.faults = folder, fault, [], 0, 1000
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                with contextlib.suppress(OSError):
-                    outer.answer(self)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f'http://127.0.0.1:{self.server.server_port}'
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def answer(self, request):
-        self.asked.append((request.path, dict(request.headers)))
-        fault = self.fault if self.faults > 0 else ''
-        self.faults -= 1
-        path = self.folder / request.path.replace('%2B', '+').lstrip('/')
-        if fault in ('404', '500', '302') or not path.is_file():
-            request.send_response(int(fault) if fault else 404)
-            if fault == '302':
-                request.send_header('Location', f'{self.url}/elsewhere{request.path}')
-            return self.body(request, PAGE)
-        data = path.read_bytes()
-        if fault == 'login page':
-            request.send_response(200)
-            return self.body(request, PAGE)
-        if fault == 'another file':
-            data = os.urandom(len(data))
-        if fault == 'endless':
-            data += bytes(4 * SIZE)
-        start = re.fullmatch(r'bytes=(\d+)-', request.headers.get('Range', ''))
-        if start and fault != 'no range':
-            request.send_response(206)
-            request.send_header('Content-Range', f'bytes {start[1]}-{len(data) - 1}/{len(data)}')
-            data = data[int(start[1]):]
-        else:
-            request.send_response(200)
-        if fault == 'endless':
-            request.end_headers()
-            request.wfile.write(data)
-            return None
-        return self.body(request, data, {'cut': len(data) // 2, 'drip': 1000}.get(fault), fault == 'drip')
-
-    def body(self, request, data, length=None, drip=False):
-        request.send_header('Content-Length', str(len(data)))
-        request.end_headers()
-        request.wfile.write(data[:length])
-        self.sent += len(data[:length])
-        while drip:
-            request.wfile.write(b'.')
-            time.sleep(0.5)
-
-
-@pytest.fixture(name='release')
-def fixture_release(tmp_path):
-    """The binaries of an artifact directory by arch; that of this machine runs, and has five megabytes."""
-    paths = support.release(tmp_path / 'airgap', lists=False)
-    paths[NATIVE].write_bytes(support.program(body=os.urandom(SIZE)))
-    return paths
-
-
-@pytest.fixture(name='standin')
-def fixture_standin(tmp_path, release):
-    return Standin(tmp_path)
 
 
 @pytest.fixture(name='mirror')
 def fixture_mirror(tmp_path, release):
     mirror = MirrorServer(tmp_path / 'airgap')
     yield mirror
-    mirror.server.shutdown()
+    mirror.close()
 
 
 def only_client(standin, host, client):
@@ -239,8 +162,7 @@ def test_a_node_without_curl_and_wget_is_pushed_to_and_told_of(standin, release,
 
 
 def test_a_mirror_that_refuses_connections_is_pushed_past(standin, release, mirror):
-    mirror.server.shutdown()
-    mirror.server.server_close()
+    mirror.close()
     run = standin.stage({'node': node_of(standin, mirror)})
     assert_whole(standin, release, run)
     assert known_of(run)['came'] == 'pushed'
@@ -314,6 +236,24 @@ def test_a_password_and_a_header_reach_the_mirror_and_no_list_of_processes_and_n
         (_path, headers), = mirror.asked
         assert headers['Authorization'] == f'Basic {coded}' and headers['X-Token'] == HEADER
         assert known_of(run)['came'] == 'fetched'
+
+
+@pytest.mark.parametrize('ca', ['ours', "somebody else's", None])
+@pytest.mark.parametrize('client', ['curl', 'wget'])
+def test_a_mirror_with_a_certificate_of_an_own_ca_is_believed_where_the_node_has_that_ca(standin, release, client, ca,
+                                                                                         tmp_path):
+    folders = {name: tmp_path / name for name in ('ours', "somebody else's")}
+    for folder in folders.values():
+        folder.mkdir()
+    paths = {name: write_certificates(folder) for name, folder in folders.items()}
+    mirror = MirrorServer(tmp_path / 'airgap', certificate=paths['ours'][1])
+    own = {'k3s_artifact_url_ca_path': str(paths[ca][0])} if ca else {}
+    run = standin.stage({'node': node_of(standin, mirror, client, **own)})
+    mirror.close()
+    assert_whole(standin, release, run)
+    assert known_of(run)['came'] == ('fetched' if ca == 'ours' else 'pushed'), run.output
+    assert (mirror.asked == []) == (ca != 'ours')
+    assert ca == 'ours' or re.search('did not come from the mirror: .*certificate', ' '.join(run.output.split()))
 
 
 @pytest.mark.parametrize('client', CLIENTS)

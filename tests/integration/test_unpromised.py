@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 import support
-from standin import Standin
 
 copy = support.load_plugin('plugins/action/copy.py')
 NATIVE, MACHINE = support.NATIVE, support.MACHINES[support.NATIVE]
@@ -36,13 +35,6 @@ class CallbackModule(CallbackBase):
 """
 ACTION, SSH, TEMPLAR = ('ansible.plugins.action.ActionBase', 'ansible.plugins.connection.ssh.Connection',
                         'ansible.template.Templar')
-
-
-@pytest.fixture(name='standin')
-def fixture_standin(tmp_path):
-    paths = support.release(tmp_path / 'airgap', lists=False)
-    paths[NATIVE].write_bytes(support.program(body=bytes(500_000)))
-    return Standin(tmp_path)
 
 
 def staged_without(standin, owner, name, variables=None, arguments=None, **play):

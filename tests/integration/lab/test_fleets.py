@@ -15,6 +15,7 @@ import yaml
 import support
 from lab import free_port
 from lab_release import MEGABYTE
+from standin.mirror import MirrorServer, write_certificates
 
 SIZE = 4 * MEGABYTE
 VERSION = 'v1.31.4+k3s1'
@@ -133,6 +134,52 @@ def test_each_fault_of_a_mirror_means_a_push_on_every_kind_of_node(tmp_path, lab
     shown = ' '.join(run.output.split())
     assert shown.count('did not come from the mirror') >= len(fleet) and 'neither curl nor wget' in shown, run.output
     assert fault == 'redirect' or 'refused' not in shown, run.output  # BusyBox follows it, to where nobody listens
+
+
+@pytest.fixture(name='server')
+def fixture_server(airgap):
+    """A function that starts a web server for the artifact directory that can go wrong in mid-transfer."""
+    started = []
+
+    def start(*arguments, **words):
+        started.append(MirrorServer(airgap, *arguments, **words))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.mark.parametrize('then', ['', 'no range', 'drip'])
+def test_what_a_cut_left_is_continued_by_the_mirror_or_by_a_push(tmp_path, lab, airgap, fleet, server, then):
+    """The binary breaks off at half on every node; the next run finds a mirror that can go on, cannot, or drips."""
+    fleet['arm64'].path('/usr/bin/curl').unlink()
+    mirror = server('cut', of='k3s(-arm64|-armhf)?')
+    cut = stage(tmp_path, lab, airgap, fleet, k3s_artifact_url=mirror.url, k3s_artifact_url_only=True)
+    assert cut.rc != 0 and not any(node.path(BINARY).exists() for node in fleet.values()), cut.output
+    left = {name: [path.stat().st_size for path in node.path(BINARY).parent.glob('.k3s-artifact.*')]
+            for name, node in fleet.items()}
+    assert all(len(sizes) == 1 and sizes[0] >= SIZE // 3 for sizes in left.values()), left
+    mirror.fault, mirror.sent = then, 0
+    run = stage(tmp_path, lab, airgap, fleet, k3s_artifact_url=mirror.url)
+    assert_whole(run, fleet)
+    assert then or set(came(run, fleet).values()) == {'fetched'}, run.output
+    assert then != 'drip' or set(came(run, fleet).values()) == {'pushed'}, run.output
+    assert then or mirror.sent < len(fleet) * (SIZE * 0.7 + 2 * MEGABYTE)
+
+
+def test_https_is_believed_where_the_node_has_the_ca_that_the_settings_name(tmp_path, lab, airgap, fleet, server):
+    fleet['arm64'].path('/usr/bin/curl').unlink()
+    del fleet['busybox']  # its wget checks no certificates, as docs/fleets.md says
+    ca, certificate = write_certificates(tmp_path)
+    for name in ('amd64', 'arm64'):
+        fleet[name].path('/etc/own-ca.pem').write_bytes(ca.read_bytes())
+    mirror = server(certificate=certificate)
+    run = stage(tmp_path, lab, airgap, fleet, k3s_artifact_url=mirror.url,
+                k3s_artifact_url_ca_path='/etc/own-ca.pem')
+    assert_whole(run, fleet)
+    assert came(run, fleet) == {'amd64': 'fetched', 'arm64': 'fetched', 'armhf': 'pushed'}, run.output
+    assert 'did not come from the mirror' in ' '.join(run.output.split())
 
 
 def test_a_site_of_three_architectures_gets_one_copy_of_each_and_others_get_their_own(tmp_path, lab, airgap, fleet,

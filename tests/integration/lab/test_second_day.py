@@ -114,6 +114,18 @@ def test_selinux_packages_are_installed_with_their_signature_checked_before_k3s_
     assert without_key.rc == 0, without_key.output  # nothing is to be installed
 
 
+def test_a_folder_of_installed_packages_that_stays_behind_is_told_of(site_of_rpm):
+    stage, node, _airgap = site_of_rpm
+    program = node.path('/usr/local/bin/rm')
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text('#!/bin/sh\ncase $* in *cache/k3s-artifact) echo busy >&2; exit 1 ;; esac\nexec /bin/rm "$@"\n')
+    program.chmod(0o755)
+    run = stage()
+    assert run.rc == 0 and set(PACKAGES) <= set(installed(node)), run.output
+    assert 'the packages are installed, and /var/cache/k3s-artifact cannot be removed: busy' in ' '.join(
+        run.output.split())
+
+
 @pytest.mark.parametrize('options, said', [
     ({'key': None}, 'container-selinux, k3s-selinux, selinux-policy are to be installed, and k3s_artifact_rpm_key is '
                     'not set'),
