@@ -94,7 +94,17 @@ sum() {
     d=${d%% *}
     [ -n "$d" ]
 }
-digest() { for by in openssl python3 sha256sum; do ! sum "$by" || return 0; done; }
+# of a file, or of its first blocks; each program opens it anew
+digest() {
+    d=
+    for by in openssl python3 sha256sum; do
+        if [ -z "$2" ]; then sum "$by" <"$1"
+        else d=$(dd if="$1" bs="$block" count="$2" 2>/dev/null | { sum "$by"; printf %s "$d"; })
+        fi
+        [ -z "$d" ] || return 0
+    done
+    return 1
+}
 joined() { set -f; set -- $1; set +f; line=$*; }
 machine() { joined "$(uname -m)"; }
 size_of() { exec stat -c %s "$1"; }
@@ -171,7 +181,7 @@ describe
 if [ -f "$dest" ]; then
     joined "$(od -An -v -tx1 -N64 "$dest")"; say head "$line"
     d=
-    if [ -z "$size" ] || [ "$(stat -Lc %s "$dest")" = "$size" ]; then digest <"$dest"; say sha256 "$d"; fi
+    if [ -z "$size" ] || [ "$(stat -Lc %s "$dest")" = "$size" ]; then digest "$dest"; say sha256 "$d"; fi
     if [ -n "$version" ] && [ -x "$dest" ] && { [ -z "$d" ] || [ "$d" != "$sha256" ]; }; then
         guarded "$dest" --version; say version "$out"
     fi
@@ -194,10 +204,8 @@ for s in $places; do
         n=$(size_of "$f"); pid_of "$f"
         # What another run is writing, or is about to put in place, is left to it.
         if alive "$pid"; then [ "$n" != "$size" ] && sleep 1 && [ "$(size_of "$f")" = "$n" ] || continue; fi
-        if [ "$n" = "$size" ]; then digest <"$f"
-        else
-            n=$(( n / block )); d=$(dd if="$f" bs="$block" count="$n" 2>/dev/null | { digest; printf %s "$d"; })
-            n=$(( n * block ))
+        if [ "$n" = "$size" ]; then digest "$f"
+        else n=$(( n / block )); digest "$f" "$n"; n=$(( n * block ))
         fi
         h=${f%.*.part}; say part "$s $pid $n $d ${h##*.}"
     done
@@ -298,10 +306,9 @@ if [ -n "$part" ]; then
 fi
 if [ -n "$part" ] && [ "$only" = place ]; then [ "$(seal)" = "$token" ] || fail gone; fi
 if [ -n "$part" ] && [ "$only" != place ]; then
-    kind=nodigest
     for by in openssl python3 sha256sum none; do
-        [ "$by" != none ] || fail "$kind"
-        sum "$by" <"$part" && kind=digest && [ "$d" = "$sha256" ] && break
+        if [ "$by" = none ]; then ! digest /dev/null || fail digest; fail nodigest; fi
+        sum "$by" <"$part" && [ "$d" = "$sha256" ] && break
     done
     if [ -n "$probe" ]; then
         chmod 0700 "$part"
@@ -322,7 +329,8 @@ if [ -n "$part" ] && [ "$only" != place ]; then
 fi
 attributes() {
     [ -z "$part" ] || [ -z "$keep" ] || chown "$keep" "$target" 2>/dev/null
-    [ -z "$owner$group" ] || e=$(chown "$owner${group:+:$group}" "$target" 2>&1) || fail attributes "$e"
+    [ -z "$owner" ] || e=$(chown "$owner" "$target" 2>&1) || fail attributes "$e"
+    [ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
 }
 attributes
 if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; finish 0; fi
@@ -335,7 +343,7 @@ fi
 e=$(chmod "$mode" "$target" 2>&1) || fail attributes "$e"
 is_kept() {
     [ "$dest" -ef "$previous" ] && [ ! -L "$dest" ] && return
-    [ "$(stat -Lc %s "$dest" 2>/dev/null)" = "$size" ] && digest <"$dest" && [ "$d" = "$sha256" ]
+    [ "$(stat -Lc %s "$dest" 2>/dev/null)" = "$size" ] && digest "$dest" && [ "$d" = "$sha256" ]
 }
 if [ -n "$part" ] && [ -n "$previous" ] && { [ -f "$dest" ] || [ -L "$dest" ]; } && ! is_kept; then
     # By a rename, so that an older one stays until then.

@@ -35,7 +35,7 @@ say end yes
 # directory, note, rename) and reason
 BACK = COMMON + FAIL + NOTE + r'''
 trap '' HUP PIPE
-[ -f "$dest.previous" ] && digest <"$dest.previous" && [ "$d" = "$sha256" ] || fail gone
+[ -f "$dest.previous" ] && digest "$dest.previous" && [ "$d" = "$sha256" ] || fail gone
 [ ! -d "$dest" ] || fail directory
 e=$( { printf '%s\n' "$sha256" >"$note.$$" && mv -f "$note.$$" "$note"; } 2>&1) || fail note "$e"
 # Two links of one file, where an upgrade was cut off, are nothing to rename.

@@ -1004,7 +1004,12 @@ def test_a_restorecon_that_never_ends_does_not_hold_the_run(place):
     assert time.monotonic() - began < 15 and place.dest.read_bytes() == place.content
 
 
+DIES_OF_A_FILE = 't=$(mktemp); cat >"$t"; [ "$(wc -c <"$t")" -gt 20 ] || $real "$@" <"$t"; rm "$t"'
+
+
 @pytest.mark.parametrize('broken', [
+    {'openssl': DIES_OF_A_FILE}, {'openssl': 'exit 1', 'python3': 'cat >/dev/null; printf %064d'},
+    {'openssl': 'exit 1', 'python3': 'echo Loading the environment; exec $real "$@"'},
     {'openssl': 'exit 1'}, {'openssl': 'echo 0000 *stdin'}, {'openssl': 'cat >/dev/null; echo %s' % ('0' * 64)},
     {'openssl': 'exit 1', 'python3': 'exit 1'},
     {'openssl': 'echo', 'python3': 'echo ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'}])
@@ -1020,6 +1025,13 @@ def test_without_any_digest_program_that_works_nothing_is_installed(place):
     for name in ('openssl', 'python3', 'sha256sum'):
         place.program(name, 'cat >/dev/null; echo %s -' % ('0' * 64))
     refused(place, 'nodigest')
+
+
+def test_what_no_program_can_read_is_not_called_the_fault_of_the_programs(place):
+    place.program('openssl', DIES_OF_A_FILE)
+    place.program('python3', 'exit 1')
+    place.program('sha256sum', DIES_OF_A_FILE)
+    refused(place, 'digest')
 
 
 def test_what_cannot_be_written_says_why_and_is_kept_for_the_next_run(place):
