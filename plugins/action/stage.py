@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -28,8 +27,7 @@ from jinja2 import TemplateError
 
 from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, CAME, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError,
-    Target, becomes_unprivileged, checked_path, checked_switch, kept, mirror_of, plain, said, shell_of,
-    shell_program)
+    Target, becomes_unprivileged, checked_path, checked_switch, kept, mirror_of, plain, said, shell_of)
 from ansible_collections.airgap.k3s.plugins.action.relay import (
     RELAY_DIRECTORY, Relay, Site, count_of, found_at_site, site_of, turn)
 from ansible_collections.airgap.k3s.plugins.action.report import counted, host_row, is_for_people
@@ -69,7 +67,11 @@ done
 say user "$(id -u)"
 say end yes
 '''
-FORGET_PACKAGES = 'if [ -d "$folder" ] && [ ! -L "$folder" ]; then rm -rf "$folder"; fi; echo "$word"\n'
+# Remove what is installed. Answers kept, the reason, where it cannot.
+FORGET_PACKAGES = COMMON + r'''
+if [ -d "$folder" ] && [ ! -L "$folder" ]; then e=$(rm -rf "$folder" 2>&1) || say kept "$e"; fi
+say end yes
+'''
 
 # Remove image archives that are no longer needed. Those that K3s does not call so are removed only if an earlier run
 # has noted them, above the folder, with inode, time and size: a run has put them there, and nobody else since.
@@ -590,8 +592,12 @@ class ActionModule(ActionBase):
         waited = [row for row in found.known['files'] if row.get('kind') == 'package' and row.get('came') == 'waiting']
         if waited:  # the playbook has installed them
             with found.noted():
-                program = shell_program(FORGET_PACKAGES, word=secrets.token_hex(8), folder=PACKAGES_FOLDER)
-                Delivery(self, self._host, None, None)._run(program, f'remove {PACKAGES_FOLDER}')
+                there, result = Delivery(self, self._host, None, None).ask(
+                    FORGET_PACKAGES, f'remove {PACKAGES_FOLDER}', folder=PACKAGES_FOLDER)
+                if 'kept' in there or 'end' not in there:
+                    found.known['warnings'].append(
+                        f'{self._host}: the packages are installed, and {PACKAGES_FOLDER} cannot be removed: '
+                        f'{there.get("kept", [said(result)])[-1]}. Remove it.')
             for row in waited:
                 row['came'] = 'pushed' if row.get('bytes_to_send') else 'there'
         if error:
@@ -638,5 +644,5 @@ class ActionModule(ActionBase):
         shown = (boolean(self._task.args.get('reported', False), strict=False)
                  and is_for_people(C.DEFAULT_STDOUT_CALLBACK, context.CLIARGS))
         problems = row['problems']
-        said = f'{counted(len(problems), "problem")}: see the report above.' if shown else ' '.join(problems)
-        return wrap_var({'changed': False, verdict: True, 'msg': said})
+        text = f'{counted(len(problems), "problem")}: see the report above.' if shown else ' '.join(problems)
+        return wrap_var({'changed': False, verdict: True, 'msg': text})
