@@ -149,14 +149,14 @@ stale() {
 end_group() { kill -s KILL -- "-$1" || kill -9 -- "-$1"; }
 guarded() {
     out=$( { s=; if command -v setsid >/dev/null 2>&1; then s=setsid; fi
-        $s sh -c 'mark=$1; shift
+        sleep "$limit" >/dev/null & c=$!
+        $s sh -c 'mark=$1; clock=$2; shift 2
             { { n=${files:-10}
                 (ulimit -n "$n" 2>/dev/null || set -- prlimit --nofile="$n" "$@"; exec "$@") </dev/null 2>&1 3>&-
             echo "
-$mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1' sh "$word-" "$@" & p=$!
-        { s=; trap 'kill ${s:-$!}; exit' TERM; sleep "$limit" & s=$!
-          wait $s; end_group "$p" || kill -s KILL "$p"; } >/dev/null 2>&1 & w=$!
-        wait $p; kill $w; [ -z "$s" ] || end_group "$p"; } 2>/dev/null )
+$mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1
+            kill -s KILL "$clock"' sh "$word-" "$c" "$@" & p=$!
+        wait $c; end_group "$p" || kill -s KILL "$p"; } 2>/dev/null )
     code=
     case $out in *"$word-"[0-9]*)
         code=${out##*"$word-"}; code=${code%%[!0-9]*}; out=${out%"$word-"*}${out##*"$word-$code"} ;;

@@ -997,6 +997,23 @@ def test_a_program_gets_no_input(place):
     assert place.install()['end'] == ['yes']
 
 
+def test_a_trial_that_ends_at_once_leaves_no_clock_behind(place):
+    """The clock may be no more than a fork of the shell yet when it is stopped, which loses a TERM."""
+    limit = 1_000_000 + id(place) % 1_000_000
+    program = copy.shell_program(copy.COMMON + 'i=0; while [ $i -lt 60 ]; do guarded true; i=$((i + 1)); done',
+                                 word=WORD)
+    for process in [place.start(program, limit=limit) for _ in range(8)]:
+        process.communicate(timeout=120)
+    time.sleep(0.5)
+    clocks = []
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == f'sleep\0{limit}\0'.encode():
+                clocks.append(int(path.parent.name))
+                os.kill(clocks[-1], signal.SIGKILL)
+    assert clocks == []
+
+
 def test_a_restorecon_that_never_ends_does_not_hold_the_run(place):
     place.program('restorecon', 'exec sleep 600')
     began = time.monotonic()
