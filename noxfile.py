@@ -9,6 +9,7 @@ Which ones are supported says pyproject.toml, [tool.k3s-artifact.cores], and not
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -156,13 +157,27 @@ def units(session, core):
         session.error('No test ran.')
 
 
+def pages():
+    """Write each block of YAML in the pages into a file that ansible-lint takes for what it is; return the files."""
+    folder, files = BUILD / 'pages', []
+    shutil.rmtree(folder, ignore_errors=True)
+    for page in (*ROOT.glob('*.md'), *sorted((ROOT / 'docs').glob('*.md'))):
+        for number, text in enumerate(re.findall(r'^```yaml\n(.*?)^```$', page.read_text(), re.MULTILINE | re.DOTALL)):
+            kind = 'vars' if not text.startswith('- ') else 'playbooks' if '\n  hosts:' in text else 'tasks'
+            files.append(folder / kind / f'{page.stem.lower()}_{number}.yml')
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            files[-1].write_text(f'---\n{text}')
+    return [file.relative_to(ROOT) for file in files]
+
+
 @nox.session
 def lint(session):
-    """Ruff, mypy on the pure parts, the changelog's fragments, and ansible-lint's production profile."""
+    """Ruff, mypy on the pure parts, the changelog's fragments, and ansible-lint's production profile, pages and all."""
     install(session, 'lint')
     session.run('ruff', 'check')
     session.run('mypy')
     session.run('antsibull-changelog', 'lint')
     session.run('antsibull-changelog', 'lint-changelog-yaml', '--strict', 'changelogs/changelog.yaml')
-    session.run('ansible-lint', '--offline', '--profile', 'production',
-                env={'ANSIBLE_COLLECTIONS_PATH': str(BUILD / 'collections')})
+    for files in ((), pages()):
+        session.run('ansible-lint', '--offline', '--profile', 'production', *map(str, files),
+                    env={'ANSIBLE_COLLECTIONS_PATH': str(BUILD / 'collections')})
