@@ -110,7 +110,7 @@ def write_certificates(folder):
 
     Return the paths of the two.
     """
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _number in range(2))
     ca_name, name = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
                      for text in (f'CA {secrets.token_hex(4)}', ADDRESS))
     ca = signed(ca_name, ca_key.public_key(), ca_name, ca_key, x509.BasicConstraints(ca=True, path_length=0))

@@ -1002,7 +1002,7 @@ def test_a_trial_that_ends_at_once_leaves_no_clock_behind(place):
     limit = 1_000_000 + id(place) % 1_000_000
     program = copy.shell_program(copy.COMMON + 'i=0; while [ $i -lt 60 ]; do guarded true; i=$((i + 1)); done',
                                  word=WORD)
-    for process in [place.start(program, limit=limit) for _ in range(8)]:
+    for process in [place.start(program, limit=limit) for _number in range(8)]:
         process.communicate(timeout=120)
     time.sleep(0.5)
     clocks = []
