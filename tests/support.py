@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import hashlib
 import importlib
@@ -16,8 +17,8 @@ import shutil
 import struct
 import subprocess
 import sys
-import types
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +37,22 @@ ELF = {'amd64': (64, '<', 62), 'arm64': (64, '<', 183), 'arm': (32, '<', 40), 's
 NATIVE = next(arch for arch, machine in MACHINES.items() if machine == os.uname().machine)
 
 
+def ready_loader():
+    """Let Ansible's plugins and collections be found in this process, as Ansible's own programs do when they start.
+
+    The collection is this repository. pytest-ansible and ansible-test have done that before.
+    """
+    from ansible.plugins.loader import init_plugin_loader
+    from ansible.utils.collection_loader import AnsibleCollectionConfig
+    if not AnsibleCollectionConfig.collection_finder:
+        home = tempfile.mkdtemp(prefix='k3s-artifact-')
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        init_plugin_loader([collection_path(Path(home))])
+
+
 def load_plugin(path):
     """Return the plugin file *path* (relative to the repository) as a module, without any folder on sys.path."""
+    ready_loader()
     name = 'under_test_' + Path(path).stem + '_' + Path(path).parent.name
     spec = importlib.util.spec_from_file_location(name, ROOT / path)
     module = importlib.util.module_from_spec(spec)
@@ -47,15 +62,9 @@ def load_plugin(path):
 
 
 def collection_module(name):
-    """Return the module *name* of the collection, such as plugins.action.stage; the collection is this repository."""
-    packages = ('ansible_collections', 'ansible_collections.airgap', 'ansible_collections.airgap.k3s')
-    try:
-        importlib.import_module(packages[-1])
-    except ImportError:
-        for package in packages:
-            module = sys.modules.setdefault(package, types.ModuleType(package))
-            module.__path__, module._collection_meta = [str(ROOT)], {}
-    return importlib.import_module(f'{packages[-1]}.{name}')
+    """Return the module *name* of the collection, such as plugins.action.stage."""
+    ready_loader()
+    return importlib.import_module(f'ansible_collections.airgap.k3s.{name}')
 
 
 BODY = b'\0v1.31.4+k3s1'.ljust(64, b'\0')

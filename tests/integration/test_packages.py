@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -154,3 +155,14 @@ def test_one_place_says_which_ansible_core_is_supported():
     said = {page.name: re.findall(r'ansible-core\s+(2\.[0-9]+)\s+to\s+(2\.[0-9]+)', page.read_text()) for page in pages}
     assert said['README.md'] and said['CONTRIBUTING.md']
     assert {spoken for found in said.values() for spoken in found} == {(oldest, newest)}
+
+
+def test_tests_are_found_and_run_without_pytest_ansible():
+    """It is no longer maintained: whoever takes it away loses test_adhoc.py and nothing else."""
+    def pytest_of(*arguments):
+        return subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:pytest-ansible', *arguments],
+                              cwd=support.ROOT, capture_output=True, text=True, timeout=300, check=False)
+    found = pytest_of('--collect-only', 'tests/unit', 'tests/integration')
+    assert found.returncode == 0, found.stdout
+    ran = pytest_of('tests/unit/test_rpm.py', 'tests/unit/test_stage.py', 'tests/unit/test_report.py')
+    assert ran.returncode == 0, ran.stdout
