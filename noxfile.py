@@ -147,7 +147,8 @@ def sanity(session, core):
 @cores(NEWEST)
 def units(session, core):
     """ansible-test units."""
-    install(session, 'unit', core=core)
+    own = f'unit-{core.replace(".", "-")}'
+    install(session, own if own in PROJECT['dependency-groups'] else 'unit', core=core)
     place, env = collection(session, core)
     with session.chdir(place):
         session.run('ansible-test', 'units', '--color', 'no', '--python', session.python, *session.posargs, env=env)
