@@ -270,11 +270,12 @@ if [ "$start" != "$size" ]; then
     elif [ -n "$from" ]; then e=$(dd if="$from" of="$part" bs="$block" conv=fsync 2>&1) || fail write "$e"
     else
         n=$(( (size - start) / block )); tail=$(( (size - start) % block )); at=$(( start / block ))
-        e=
-        take() { exec dd of="$part" obs="$block" iflag=fullblock conv=notrunc,fsync "$@" 2>&1; }
+        e=; c=notrunc,fsync
+        take() { exec dd of="$part" obs="$block" iflag=fullblock conv="$c" "$@" 2>&1; }
         [ "$n" = 0 ] || e=$(take ibs="$block" seek="$at" count="$n") || fail write "$e"
         # A dd whose input has ended says nothing, and the next one would make the file anew where it was taken away.
         [ "$(size_of "$part" 2>/dev/null)" = "$(( (at + n) * block ))" ] || fail short
+        case $n:$tail:$(dd --help 2>&1) in 0:* | *:0:*) ;; *nocreat*) c=$c,nocreat ;; esac
         [ "$tail" = 0 ] || e=$(take ibs="$tail" seek="$(( at + n ))" count=1) || fail write "$e"
     fi
 fi

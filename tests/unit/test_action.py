@@ -1051,6 +1051,12 @@ def test_what_no_program_can_read_is_not_called_the_fault_of_the_programs(place)
     refused(place, 'digest')
 
 
+def test_a_partial_file_that_is_taken_away_before_its_last_bytes_is_not_made_anew(place):
+    place.content = os.urandom(200_001)
+    place.program('dd', f'case $* in *count=1) rm -f {place.bin}/.k3s-artifact.*.part ;; esac; exec $real "$@"')
+    refused(place, 'gone', wanted=place.job(trial=False))
+
+
 def test_what_cannot_be_written_says_why_and_is_kept_for_the_next_run(place):
     place.content = os.urandom(200_000)
     place.program('dd', 'case $* in *of=*) head -c 65536 | $real "$@"; echo "No space left on device" >&2; exit 1 ;; '
