@@ -9,15 +9,19 @@ Which ones are supported says pyproject.toml, [tool.k3s-artifact.cores], and not
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import nox
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / 'tests'))
+
+import pages  # noqa: E402
+
 BUILD = ROOT / 'build'
 RECORDS = BUILD / 'matrix'  # what `tests` leaves for `table`, one file for each row
 PROJECT = nox.project.load_toml('pyproject.toml')
@@ -158,12 +162,12 @@ def units(session, core):
         session.error('No test ran.')
 
 
-def pages():
+def lintable_blocks():
     """Write each block of YAML in the pages into a file that ansible-lint takes for what it is; return the files."""
     folder, files = BUILD / 'pages', []
     shutil.rmtree(folder, ignore_errors=True)
-    for page in (*ROOT.glob('*.md'), *sorted((ROOT / 'docs').glob('*.md'))):
-        for number, text in enumerate(re.findall(r'^```yaml\n(.*?)^```$', page.read_text(), re.MULTILINE | re.DOTALL)):
+    for page in pages.PAGES:
+        for number, (_language, text) in enumerate(pages.blocks(page, 'yaml')):
             kind = 'vars' if not text.startswith('- ') else 'playbooks' if '\n  hosts:' in text else 'tasks'
             files.append(folder / kind / f'{page.stem.lower()}_{number}.yml')
             files[-1].parent.mkdir(parents=True, exist_ok=True)
@@ -179,6 +183,6 @@ def lint(session):
     session.run('mypy')
     session.run('antsibull-changelog', 'lint')
     session.run('antsibull-changelog', 'lint-changelog-yaml', '--strict', 'changelogs/changelog.yaml')
-    for files in ((), pages()):
+    for files in ((), lintable_blocks()):
         session.run('ansible-lint', '--offline', '--profile', 'production', *map(str, files),
                     env={'ANSIBLE_COLLECTIONS_PATH': str(BUILD / 'collections')})

@@ -275,7 +275,7 @@ if [ "$start" != "$size" ]; then
         [ "$n" = 0 ] || e=$(take ibs="$block" seek="$at" count="$n") || fail write "$e"
         # A dd whose input has ended says nothing, and the next one would make the file anew where it was taken away.
         [ "$(size_of "$part" 2>/dev/null)" = "$(( (at + n) * block ))" ] || fail short
-        case $n:$tail:$(dd --help 2>&1) in 0:* | *:0:*) ;; *nocreat*) c=$c,nocreat ;; esac
+        [ "$n" = 0 ] || [ "$tail" = 0 ] || case $(dd --help 2>&1 </dev/null) in *nocreat*) c=$c,nocreat ;; esac
         [ "$tail" = 0 ] || e=$(take ibs="$tail" seek="$(( at + n ))" count=1) || fail write "$e"
     fi
 fi

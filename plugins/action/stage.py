@@ -583,17 +583,16 @@ class ActionModule(ActionBase):
                                     f'that this task registers.')
         parts.sort(key=lambda part: PLACED.index(part[0].kind))
         came = {entry['dest']: entry['came'] for entry in entries}
-        done, error = 0, None
+        done, error, delivery = 0, None, Delivery(self, self._host, None, None)
         with found.noted():
             if parts:
-                done, error = Delivery(self, self._host, None, None).place(*parts)
+                done, error = delivery.place(*parts)
         for job, *_rest in parts[:done]:
             found.row(job.dest)['came'] = came[job.dest]
         waited = [row for row in found.known['files'] if row.get('kind') == 'package' and row.get('came') == 'waiting']
         if waited:  # the playbook has installed them
             with found.noted():
-                there, result = Delivery(self, self._host, None, None).ask(
-                    FORGET_PACKAGES, f'remove {PACKAGES_FOLDER}', folder=PACKAGES_FOLDER)
+                there, result = delivery.ask(FORGET_PACKAGES, f'remove {PACKAGES_FOLDER}', folder=PACKAGES_FOLDER)
                 if 'kept' in there or 'end' not in there:
                     found.known['warnings'].append(
                         f'{self._host}: the packages are installed, and {PACKAGES_FOLDER} cannot be removed: '

@@ -133,8 +133,8 @@ def an_option_needs_python_and_the_node_has_none(site):
 def the_header_is_right_and_the_rest_is_no_program(site):
     """A shell may take what the kernel refuses for a script: the file below would then be one that succeeds."""
     yield from spoilt(site, support.elf(site.node.arch,
-                                        body=b'\ntouch /root/was-run-as-a-script\necho v1.31.4+k3s1\nexit 0\n'))
-    assert not site.node.path('/root/was-run-as-a-script').exists()
+                                        body=b'\ntouch /tmp/was-run-as-a-script\necho v1.31.4+k3s1\nexit 0\n'))
+    assert not site.node.path('/tmp/was-run-as-a-script').exists()
 
 
 @fault(r'the node cannot run the new binary \(exit status 3: it is unwell\)')

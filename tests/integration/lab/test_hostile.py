@@ -520,12 +520,12 @@ def test_what_the_kernel_refuses_is_never_a_script_whatever_shell_is_called_sh(s
     here = site('amd64')
     here.node.path('/usr/bin/sh').unlink()
     here.node.path('/usr/bin/sh').symlink_to(shell)
-    mended = spoilt(here, support.elf('amd64', body=b'\ntouch /root/was-run-as-a-script\necho v1.31.4+k3s1\nexit 0\n'))
+    mended = spoilt(here, support.elf('amd64', body=b'\ntouch /tmp/was-run-as-a-script\necho v1.31.4+k3s1\nexit 0\n'))
     next(mended)
     here.remember()
     run = here.play()
     assert run.rc == 2 and 'cannot run the new binary' in said(run), run.output
-    assert not here.node.path('/root/was-run-as-a-script').exists()
+    assert not here.node.path('/tmp/was-run-as-a-script').exists()
     here.check_unharmed()
     assert next(mended, 'mended') == 'mended'
     here.check_repaired(here.play())

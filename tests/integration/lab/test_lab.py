@@ -118,8 +118,8 @@ def test_reset_makes_a_node_as_new(nodes):
 
 
 def test_a_node_does_not_see_another_ones_files_or_processes(nodes):
-    nodes['amd64'].run('touch /root/mine; (sleep 1000 >/dev/null 2>&1 &)')
-    assert not nodes['arm64'].path('/root/mine').exists()
+    nodes['amd64'].run('touch /tmp/mine; (sleep 1000 >/dev/null 2>&1 &)')
+    assert not nodes['arm64'].path('/tmp/mine').exists()
     assert not nodes['arm64'].run('pgrep -f "sleep 1000$"', check=False).stdout
     assert nodes['arm64'].run('hostname').stdout == 'arm64\n'
 
@@ -228,10 +228,10 @@ def test_a_slow_node_is_slow(extra_nodes, tmp_path):
 
 
 def test_a_path_is_followed_within_the_node(amd64):
-    amd64.run('ln -s /usr/local/bin /root/link; ln -s ../../../../../../usr /root/up; ln -s /etc/hostname /root/last')
-    assert amd64.path('/root/link/k3s') == amd64.root / 'usr/local/bin/k3s'
-    assert amd64.path('/root/up/local') == amd64.root / 'usr/local'
-    assert amd64.path('/root/last') == amd64.root / 'root/last'
+    amd64.run('ln -s /usr/local/bin /tmp/link; ln -s ../../../../../../usr /tmp/up; ln -s /etc/hostname /tmp/last')
+    assert amd64.path('/tmp/link/k3s') == amd64.root / 'usr/local/bin/k3s'
+    assert amd64.path('/tmp/up/local') == amd64.root / 'usr/local'
+    assert amd64.path('/tmp/last') == amd64.root / 'tmp/last'
 
 
 def test_the_inventory_keeps_ansibles_own_ssh_args(lab, tmp_path):
