@@ -1175,7 +1175,7 @@ class Delivery:
             self._program(job, node, 'put || exit 1', waiting=waiting, token=token, only='place' if waiting else '')
             for job, node, waiting, token in parts]
         calls = ''.join(program for _word, program in programs)
-        result = self._run(INSTALL_PARTS + calls, f'put {len(parts)} files in place')
+        result = self._ask(INSTALL_PARTS + calls, programs[0][0], f'put {len(parts)} files in place')
         for done, ((word, _program), part) in enumerate(zip(programs, parts)):
             found = answers(result['stdout'], word)
             if 'end' not in found:

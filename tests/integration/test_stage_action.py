@@ -16,7 +16,7 @@ import sys
 import pytest
 
 import support
-from standin import Standin
+from standin import HERE, Standin
 
 NODES = ('good', 'bad', 'other')
 KINDS = ('archive', 'binary', 'script')
@@ -474,6 +474,14 @@ def test_over_ssh_each_file_is_streamed_once_and_put_in_place_by_one_command(clu
     again = over_ssh(cluster, standin)
     assert again.rc == 0 and {counts['changed'] for counts in recap(again).values()} == {0}
     assert len(standin.calls()) == 2 * len(NODES)
+
+
+def test_a_sudo_that_requires_a_terminal_gets_one_in_every_step(cluster, standin):
+    cluster.hosts['bad'].update(ansible_become=True, ansible_become_exe=str(HERE / 'sudo'))
+    run = over_ssh(cluster, standin)
+    assert run.rc == 0, run.output
+    assert all(cluster.complete(name) == [file for file in cluster.files(name) if '/programs/' not in file]
+               for name in NODES)
 
 
 def test_a_banner_with_the_answers_of_earlier_calls_changes_nothing(cluster, standin):
