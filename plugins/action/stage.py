@@ -53,11 +53,14 @@ PACKAGES_FOLDER = '/var/cache/k3s-artifact'  # of the node, while packages are i
 OTHER_MANAGERS = ('zypper', 'microdnf', 'yum', 'rpm-ostree')
 
 # Which packages the node has, and whether it is a system of RPM: one with dnf.
-#   takes   names, one a line
-#   answers dnf: dnf4 or dnf5; manager for each other program for packages of RPM; package (name, epoch, version,
-#           release); user
+#   takes   names, one a line; interpreter: the Python that ansible-core is told to use, if it is
+#   answers dnf: dnf4 or dnf5; python: yes where there is one, as the module that installs needs it; manager for each
+#           other program for packages of RPM; package (name, epoch, version, release); user
 LOOK_FOR_PACKAGES = COMMON + r'''
 if d=$(command -v dnf); then case $(readlink -f "$d") in *dnf5*) say dnf dnf5 ;; *) say dnf dnf4 ;; esac; fi
+for p in "$interpreter" python3 /usr/bin/python3.* /usr/libexec/platform-python; do
+    if command -v "$p" >/dev/null 2>&1; then say python yes; break; fi
+done
 for m in $managers; do if command -v "$m" >/dev/null 2>&1; then say manager "$m"; fi; done
 printf '%s\n' "$names" | while IFS= read -r n; do
     if p=$(rpm -q --qf '%{NAME} %|EPOCH?{%{EPOCH}}:{0}| %{VERSION} %{RELEASE}\n' "$n" 2>/dev/null); then
@@ -385,7 +388,8 @@ class ActionModule(ActionBase):
         if not self._packages:
             return
         there, result = self._delivery.ask(LOOK_FOR_PACKAGES, 'look for packages', names='\n'.join(self._packages),
-                                           managers=' '.join(OTHER_MANAGERS))
+                                           managers=' '.join(OTHER_MANAGERS),
+                                           interpreter=str(self._lookup.setting('ansible_python_interpreter', '')))
         if 'end' not in there:
             raise StagingError(f'{self._host}: cannot look for packages on the node: {said(result)}. Run again.')
         if 'dnf' not in there:
@@ -405,7 +409,7 @@ class ActionModule(ActionBase):
             verify = self._lookup.get_option('verify')
             artifact = k3s_artifact.verified_file(  # as the install script, the lists of K3s do not name it
                 path, self._lookup.host, (os.path.basename(path),), 'auto' if verify == 'required' else verify,
-                lambda *_file: [], self._lookup.root, 'script', self._lookup._keyring)
+                lambda *_file: [], self._lookup.root, 'script', self._lookup.keyring)
             job = self._job(artifact, 'package', f'{PACKAGES_FOLDER}/{os.path.basename(path)}')._replace(may_come=True)
             row = {**file_row(job), 'version': str(package)}
             found.known['files'].append(row)
@@ -416,13 +420,16 @@ class ActionModule(ActionBase):
                            action='replace' if name in has else 'install')
                 wanted.append((job, row, package))
         if wanted:
-            self._plan_packages(found, wanted, there.get('user') == ['0'])
+            self._plan_packages(found, wanted, there)
 
-    def _plan_packages(self, found, wanted, is_root):
+    def _plan_packages(self, found, wanted, there):
         names = ', '.join(package.name for _job, _row, package in wanted)
-        if not is_root:
+        if there.get('user') != ['0']:
             raise StagingError(f'{self._host}: only root installs packages ({names}). Set k3s_artifact_become: true, '
                                f'or take them out of the artifact directory.')
+        if 'python' not in there:
+            raise StagingError(f'{self._host}: packages are installed with Python, and the node has none ({names}). '
+                               f'Install it, or take them out of the artifact directory.')
         unsigned = [job.artifact.source for job, _row, package in wanted if not package.is_signed]
         if unsigned:
             raise StagingError(f'{self._host}: {", ".join(unsigned)}: the package is not signed, so nobody vouches for '

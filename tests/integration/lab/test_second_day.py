@@ -126,6 +126,17 @@ def test_a_folder_of_installed_packages_that_stays_behind_is_told_of(site_of_rpm
         run.output.split())
 
 
+def test_a_node_without_python_is_told_of_before_anything_is_sent(site_of_rpm, amd64):
+    stage, node, _airgap = site_of_rpm
+    for path in node.path('/usr/bin').glob('python3*'):
+        path.unlink()
+    run = stage()
+    said = 'packages are installed with Python, and the node has none (container-selinux, k3s-selinux, selinux-policy)'
+    assert run.rc != 0 and said in ' '.join(run.output.split()), run.output
+    assert not any(path.exists() for each in (node, amd64) for path in (each.path('/usr/local/bin/k3s'),
+                                                                        each.path('/var/cache/k3s-artifact')))
+
+
 @pytest.mark.parametrize('options, said', [
     ({'key': None}, 'container-selinux, k3s-selinux, selinux-policy are to be installed, and k3s_artifact_rpm_key is '
                     'not set'),
