@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 import support
 
@@ -299,20 +297,3 @@ def test_the_first_found_loop_over_compressions_gets_the_one_it_found(tmp_path):
     assert run.rc == 0, run.output
     assert {arch: names(tmp_path, arch) for arch in ARCHS} == {
         arch: [f'k3s-airgap-images-{arch}.tar.{"gz" if arch == "arm" else "zst"}'] for arch in ARCHS}
-
-
-def test_the_play_of_the_documentation_removes_archives_of_other_architectures_and_nothing_else(tmp_path):
-    text = (support.ROOT / 'docs' / 'k3s-ansible.md').read_text()
-    play, = yaml.safe_load(re.search(r'```yaml\n(- name: Remove image archives.*?)```', text, re.DOTALL).group(1))
-    places = {arch: tmp_path / arch for arch in ARCHS}
-    for folder in places.values():
-        folder.mkdir()
-        for name in (*(f'k3s-airgap-images-{arch}.tar.zst' for arch in ARCHS),
-                     'k3s-airgap-images-s390x.tar', 'mine-amd64.tar'):
-            (folder / name).write_text('')
-    hosts = {arch: {'k3s_artifact_images_dest': str(folder), 'k3s_artifact_machine': support.MACHINES[arch]}
-             for arch, folder in places.items()}
-    run = support.play(tmp_path, [{**play, 'hosts': 'all', 'become': False}], hosts=hosts)
-    assert run.rc == 0, run.output
-    for arch, folder in places.items():
-        assert {path.name for path in folder.iterdir()} == {f'k3s-airgap-images-{arch}.tar.zst', 'mine-amd64.tar'}

@@ -138,6 +138,9 @@ def test_one_place_says_which_version_it_is(littered):
                                            if name.endswith('.dist-info/METADATA'))
     for name in ('pyproject.toml', 'Makefile', '.ci/run'):
         assert VERSION not in (support.ROOT / name).read_text(), name
+    pages = [support.ROOT / 'README.md', *(support.ROOT / 'docs').glob('*.md')]
+    said = {text for page in pages for text in re.findall(r'airgap-k3s-[^/\s`]*\.tar\.gz', page.read_text())}
+    assert said == {f'airgap-k3s-{VERSION}.tar.gz'}
     notes = (support.ROOT / 'CHANGELOG.rst').read_text()
     assert f'\nv{VERSION}\n====' in notes, 'CHANGELOG.rst does not say what is in it'
 

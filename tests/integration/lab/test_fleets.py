@@ -48,7 +48,9 @@ def fixture_mirror(tmp_path, airgap):
         folder.mkdir()
         names = ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi')
         temporary = ' '.join(f'{name}_temp_path {folder}/{name};' for name in names)
-        conf, = re.findall(r'```nginx\n(.*?)```', (support.ROOT / 'docs' / 'fleets.md').read_text(), re.DOTALL)
+        page = (support.ROOT / 'docs' / 'fleets.md').read_text()
+        conf, = re.findall(r'```nginx\n(.*?)```', page, re.DOTALL)
+        url, = re.findall(r'^k3s_artifact_url: (\S+)', page, re.MULTILINE)
         for said, here in (('http {', f'http {{ access_log {folder}/access; {temporary}'),
                            ('listen 8080;', f'listen 127.0.0.1:{port}; {FAULTS[fault]}'), ('/srv/airgap', str(airgap))):
             assert said in conf
@@ -57,7 +59,7 @@ def fixture_mirror(tmp_path, airgap):
         started.append(subprocess.Popen(['nginx', '-c', str(folder / 'conf'), '-e', str(folder / 'error'), '-g',
                                          f'daemon off; master_process off; pid {folder}/pid;']))
         wait_until(lambda: answers(port), 20, (folder / 'error').read_text)
-        return {'k3s_artifact_url': f'http://127.0.0.1:{port}'}, folder / 'access'
+        return {'k3s_artifact_url': url.replace('mirror.example:8080', f'127.0.0.1:{port}')}, folder / 'access'
 
     yield start
     for each in started:
