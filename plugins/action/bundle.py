@@ -21,6 +21,7 @@ from typing import NamedTuple
 from ansible import constants as C
 from ansible import context
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import lookup_loader
 from ansible.utils.display import Display
 
 from ansible_collections.airgap.k3s.plugins.action.release import check_directory, check_version, sync_folder
@@ -36,6 +37,7 @@ ARGUMENTS = {
     'keyring': {'type': 'path'},
 }
 
+LOOKUP = 'airgap.k3s.k3s_artifact'
 MANIFEST = 'manifest.json'
 SIGNATURE_NAMES = [name for names in SIGNATURES.values() for name in names]
 MADE = {MANIFEST, SIGNED_LIST, *SIGNATURE_NAMES}
@@ -57,22 +59,27 @@ class File(NamedTuple):
 # --- what belongs to the bundle --------------------------------------------------------------------------------------
 
 
-def names_below(root):
-    """Return the names of all files below *root*, sorted, and of the links to folders, which are not followed.
+def names_below(root, follow=False):
+    """Return the names of all files below *root*, sorted, and of the links to folders, if they are not to *follow*.
 
-    What is hidden, and what the bundle makes itself, does not count.
+    What is hidden, and what the bundle makes itself, does not count, and a link to a folder that it is in adds nothing.
     """
     names, links = [], []
 
-    def fail(error):
-        raise error
+    def walk(at, outer):
+        with os.scandir(os.path.join(root, at)) as entries:
+            for entry in entries:
+                name, real = at + entry.name, os.path.realpath(entry.path)
+                if entry.name.startswith('.'):
+                    continue
+                if not entry.is_dir():
+                    names.append(name)
+                elif entry.is_symlink() and not follow:
+                    links.append(name)
+                elif real not in outer:
+                    walk(f'{name}/', {real, *outer})
 
-    for folder, subfolders, files in os.walk(root, onerror=fail):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        below = os.path.relpath(folder, root)
-        at = '' if below == '.' else below + '/'
-        links += [at + name for name in subfolders if os.path.islink(os.path.join(folder, name))]
-        names += [at + name for name in files if not name.startswith('.')]
+    walk('', {os.path.realpath(root)})
     return sorted(set(names) - MADE), sorted(links)
 
 
@@ -125,12 +132,12 @@ def arch_of(name, path):
     return None
 
 
-def examine(root, files, version, keyring=None):
+def examine(root, files, version, verify='auto', keyring=None):
     """Return (name, why) of each file that the lookup would refuse, and the release of each binary by name.
 
-    *keyring*: the path of a public key: then each file must be in the signed list.
+    *verify*: as in the lookup; *keyring*: the path of a public key: then each file must be in the signed list.
     """
-    problems, releases, verify = [], {}, 'signed' if keyring else 'auto'
+    problems, releases = [], {}
     for file in files:
         base, arch = os.path.basename(file.name), arch_of(file.name, file.path)
         machine = next((machine for machine, row in BY_MACHINE.items() if row.arch == arch), None)
@@ -333,9 +340,10 @@ def sign(text, key, secret, before):
 
 
 def signed_names(root, keyring):
-    """Return the names that the signed list of the folder *root* holds, () where no *keyring* says who signs."""
+    """Return the names that the signed list of the folder *root* holds."""
     if not keyring:
-        return ()
+        raise ArtifactError(f'{root} cannot be verified: k3s_artifact_verify is "signed", and k3s_artifact_keyring is '
+                            f'not set. {SIGNED_ADVICE["key"]}')
     try:
         key = parse_key(read_small(keyring))
     except ArtifactError as error:
@@ -361,7 +369,10 @@ class ActionModule(ActionBase):
         if options['password'] is None and 'k3s_artifact_sign_password' in (task_vars or {}):
             options['password'] = str(self._templar.template(task_vars['k3s_artifact_sign_password']))
         try:
-            self._bundle(options, result)
+            if options['verify_only']:
+                self._verify(options, result, task_vars)
+            else:
+                self._bundle(options, result)
         except ArtifactError as error:
             result.update(failed=True, msg=str(error))
         except OSError as error:
@@ -370,38 +381,56 @@ class ActionModule(ActionBase):
                                            f'again: it goes on where it stopped.')
         return result
 
-    def _bundle(self, options, result):
+    @staticmethod
+    def _root(options):
         check_directory(options['dir'])
         if options['version']:
             check_version(options['version'])
-        root = os.path.normpath(options['dir'])
+        return os.path.normpath(options['dir'])
+
+    @staticmethod
+    def _no_folder(root):
+        return ArtifactError(f'there is no folder {root}. Set k3s_artifact_dir to the folder that holds the files '
+                             f'of the K3s release, or download one into it.')
+
+    def _bundle(self, options, result):
+        root = self._root(options)
         path = os.path.normpath(options['path'] or f'{root}.tar')
         if not os.path.isabs(path) or f'{path}/'.startswith(f'{root}/'):
             raise ArtifactError(f'k3s_bundle_file is {shown(path)}: write a whole path outside of {root}.')
         extra = extra_files(options['extra'])
         if not os.path.isdir(root):
-            if self._task.check_mode and not options['verify_only']:
+            if self._task.check_mode:
                 result.update(changed=True, msg=f'{root} would be packed into {path} once it is there.')
                 return
-            raise ArtifactError(f'there is no folder {root}. Set k3s_artifact_dir to the folder that holds the files '
-                                f'of the K3s release, or download one into it.')
-        if options['verify_only']:
-            self._verify(root, options, result)
-            return
+            raise self._no_folder(root)
+        if not os.path.isdir(os.path.dirname(path)):
+            raise ArtifactError(f'k3s_bundle_file is {shown(path)}, and there is no folder {os.path.dirname(path)}. '
+                                f'Make it, or name another place.')
         with locked(root):
             self._pack(root, path, extra, options, result)
 
-    def _verify(self, root, options, result):
-        """Look at every file of the folder, for every arch, and raise with all that cannot be used."""
-        names, _links = names_below(root)
+    def _verify(self, options, result, task_vars):
+        """Look at every file of the folder, for every arch, and raise with all that cannot be used.
+
+        It is as strict as the settings of the lookup say, and never less than by default.
+        """
+        lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
+        lookup.prepare(task_vars, **({'keyring': options['keyring']} if options['keyring'] else {}))
+        options['dir'] = options['dir'] or lookup.root
+        root, keyring, verify = self._root(options), lookup.keyring, lookup.get_option('verify')
+        if not os.path.isdir(root):
+            raise self._no_folder(root)
+        verify = 'signed' if keyring else 'auto' if verify == 'none' else verify
+        names, _links = names_below(root, follow=True)
         names += [MANIFEST] if os.path.lexists(os.path.join(root, MANIFEST)) else []
-        listed, files, problems = signed_names(root, options['keyring']), [], []
+        listed, files, problems = signed_names(root, keyring) if verify == 'signed' else (), [], []
         for name in names:
             try:
                 files.append(described(name, os.path.join(root, name)))
             except ArtifactError as error:
                 problems.append((name, error.__cause__ or error))
-        more, releases = examine(root, files, options['version'] or '', options['keyring'])
+        more, releases = examine(root, files, options['version'] or '', verify, keyring)
         problems += [*more, *((name, ArtifactError('is missing, and the signed list names it', 'signature'))
                               for name in listed if name not in names)]
         self._raise(root, sorted(problems, key=lambda problem: problem[0]))

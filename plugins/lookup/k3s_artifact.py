@@ -1545,6 +1545,7 @@ class LookupModule(LookupBase):
     - prepare(variables, **options): take the variables of a host; returns self
     - host: the :class:`Host`; knows_machine(): whether a variable or a fact says what it calls itself
     - setting(name, default): the expanded value of a variable of ours
+    - root, keyring: the artifact directory and the public key, as absolute paths, or None
     - is_binary_name(name): whether a task may ask for a K3s binary under this file name
     - binary(named): the verified binary as an :class:`Artifact`
     - archives(), archive(path): the verified image archives of the host; one of them
@@ -1700,7 +1701,7 @@ class LookupModule(LookupBase):
         return root
 
     @property
-    def _keyring(self):
+    def keyring(self):
         """The absolute path of the file with the public key that signs lists, None where none is set."""
         path = self.get_option('keyring')
         if not path:
@@ -1809,7 +1810,7 @@ class LookupModule(LookupBase):
             yield self._first_candidate(host, self.root)
 
     def _verified(self, path, root, version):
-        return verified_binary(path, self.host, self._verify, version, root, self._keyring)
+        return verified_binary(path, self.host, self._verify, version, root, self.keyring)
 
     def _versioned_binary(self, version, refused):
         """Return the one file with a version in its name that is right, or None; add the others to *refused*."""
@@ -1915,7 +1916,7 @@ class LookupModule(LookupBase):
         if path is None:
             return None
         try:
-            return verified_script(path, self.host, self._verify, self.root, self._keyring)
+            return verified_script(path, self.host, self._verify, self.root, self.keyring)
         except ArtifactError as error:
             advice = SIGNED_ADVICE.get(error.kind, 'Replace it by https://get.k3s.io of the same K3s release.')
             raise ArtifactError(f'the install script {path} for {self.host} {error}. {advice}') from error
@@ -1971,7 +1972,7 @@ class LookupModule(LookupBase):
         if part:
             raise self._part(path, part)
         try:
-            return verified_archive(path, self.host, self._verify, self.root, self._keyring)
+            return verified_archive(path, self.host, self._verify, self.root, self.keyring)
         except ArtifactError as error:
             advice = SIGNED_ADVICE.get(error.kind, 'Replace it by that of the K3s release.')
             if error.kind == 'platform':

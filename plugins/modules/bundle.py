@@ -24,9 +24,10 @@ description:
     goes on where it stopped.
 options:
   dir:
-    description: The artifact directory, a whole path. C(k3s_artifact_dir), else C(airgap_dir) in the playbook.
+    description:
+      - The artifact directory, a whole path. C(k3s_artifact_dir), else C(airgap_dir) in the playbook.
+      - With O(verify_only) and without it, that of the lookup.
     type: path
-    required: true
   path:
     description:
       - The tar, a whole path outside of O(dir). C(k3s_bundle_file) in the playbook.
@@ -57,12 +58,14 @@ options:
     type: str
   verify_only:
     description:
-      - Pack nothing. Verify every file in O(dir), for every architecture, and name each that cannot be used.
-      - With O(keyring), also that each is the one that was signed, and that none is missing.
+      - Pack nothing. Verify every file in O(dir), for every architecture, and name each that cannot be used. Links to
+        folders are followed, as the lookup follows them.
+      - With O(keyring), also that each is the one that was signed, and that none is missing. Where the option C(verify)
+        of the lookup is V(signed), a missing keyring is an error.
     type: bool
     default: false
   keyring:
-    description: The public key for O(verify_only), as the lookup takes it. C(k3s_artifact_keyring) in the playbook.
+    description: The public key for O(verify_only). Without it, that of the lookup, C(k3s_artifact_keyring) for one.
     type: path
 attributes:
   check_mode:

@@ -476,6 +476,41 @@ def test_preflight_for_localhost_verifies_the_whole_folder_and_looks_at_no_node(
     assert bad.rc != 0 and '2 of the files in' in bad.output and f'{other}/k3s is an HTML page' in bad.output
 
 
+@pytest.mark.parametrize('playbook', ['verify', 'preflight'])
+@pytest.mark.parametrize('place', ['variable', 'environment', 'ansible.cfg'])
+def test_where_signatures_are_asked_for_a_folder_without_one_is_not_verified(cluster, playbook, place):
+    """The settings count as for a host, whichever of their places they stand in."""
+    arguments, env = [], {}
+    if place == 'variable':
+        arguments = ['-e', f'k3s_artifact_dir={cluster.airgap}', '-e', 'k3s_artifact_verify=signed']
+    elif place == 'environment':
+        env = {'K3S_ARTIFACT_DIR': str(cluster.airgap), 'K3S_ARTIFACT_VERIFY': 'signed',
+               'K3S_ARTIFACT_KEYRING': '/nowhere/key.gpg'}
+    else:
+        (cluster.folder / 'ansible.cfg').write_text(f'[k3s_artifact]\ndir={cluster.airgap}\nverify=signed\n')
+        env = {'ANSIBLE_CONFIG': str(cluster.folder / 'ansible.cfg')}
+    run = cluster.run(f'airgap.k3s.{playbook}', '-e', 'k3s_artifact_hosts=localhost', *arguments, env=env)
+    said = ('k3s_artifact_keyring /nowhere/key.gpg cannot be read' if place == 'environment' else
+            f'{cluster.airgap} cannot be verified: k3s_artifact_verify is "signed", and k3s_artifact_keyring is not '
+            f'set')
+    assert run.rc != 0 and said in ' '.join(run.output.replace('\\"', '"').split()), run.output
+
+
+def test_links_to_folders_are_followed_where_a_folder_is_verified(cluster):
+    """As the lookup follows them; a link to a folder that it is in has no end, and nothing new."""
+    other = next(arch for arch in ('arm64', 'amd64') if arch != support.NATIVE)
+    (cluster.folder / 'elsewhere').mkdir()
+    (cluster.folder / 'elsewhere' / 'k3s').write_bytes(support.elf(other))
+    (cluster.airgap / other).symlink_to('../elsewhere')
+    (cluster.folder / 'elsewhere' / 'back').symlink_to(cluster.airgap)
+    settings = ('-e', f'k3s_artifact_dir={cluster.airgap}')
+    run = cluster.run('airgap.k3s.verify', *settings)
+    assert run.rc == 0 and f'All 4 files in {cluster.airgap} are verified' in run.output, run.output
+    (cluster.folder / 'elsewhere' / 'k3s').write_bytes(b'')
+    bad = cluster.run('airgap.k3s.verify', *settings)
+    assert bad.rc != 0 and f'1 of the files in {cluster.airgap} cannot be used: {other}/k3s is empty' in bad.output
+
+
 def test_preflight_that_reaches_no_node_verifies_the_whole_folder_all_the_same(cluster):
     for name in NODES:
         cluster.hosts[name].update(ansible_connection='ssh', ansible_host='127.0.0.1', ansible_port=1)

@@ -216,6 +216,8 @@ BAD = [
     ('extra-list', 'is a name that a bundle cannot take', None, {'k3s_bundle_extra': ['/a/SHA256SUMS']}),
     ('extra-odd', 'k3s_bundle_extra has the entry 7', None, {'k3s_bundle_extra': [7]}),
     ('tar-inside', 'write a whole path outside of', None, {'k3s_bundle_file': '{airgap}/all.tar'}),
+    ('tar-nowhere', "k3s_bundle_file is '/nowhere/all.tar', and there is no folder /nowhere. Make it", None,
+     {'k3s_bundle_file': '/nowhere/all.tar'}),
     ('no-such-key', 'gpg has no such secret key', None, {'k3s_artifact_sign_key': 'nobody@example.com'}),
     ('not-a-path', 'is a relative path', None, {'k3s_artifact_dir': 'airgap'}),
 ]
