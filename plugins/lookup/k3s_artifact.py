@@ -548,6 +548,16 @@ def is_library(elf, segments, file):
     return elf.entry == 0
 
 
+def is_of_bsd(file, start):
+    """Tell whether the interpreter whose path begins at *start* is that of a BSD, whose ELF header may name no system.
+
+    Linux has its own in /lib and its like; FreeBSD, NetBSD and OpenBSD have /libexec/ld-elf.so.1, /libexec/ld.elf_so
+    and /usr/libexec/ld.so (rtld(1) and ld.so(1) there).
+    """
+    file.seek(start)
+    return file.read(13).startswith((b'/libexec/', b'/usr/libexec/'))
+
+
 def check_elf(file, size, host):
     """Raise what the open *file* of *size* bytes is, if it is not a whole program for *host*. Reads headers only."""
     elf = parse_elf(file.read(64))
@@ -569,6 +579,8 @@ def check_elf(file, size, host):
     extent = max([elf.extent, *(start + length for _kind, start, length in segments)])
     if extent > size:
         raise ArtifactError(f'is cut short: it has {size} of at least {extent} bytes')
+    if any(kind == PT_INTERP and is_of_bsd(file, start) for kind, start, _length in segments):
+        raise ArtifactError('is a binary for a BSD, by the interpreter that it names, not for Linux')
     if is_library(elf, segments, file):
         raise ArtifactError('is a shared library, not an executable')
 
@@ -1959,6 +1971,7 @@ class LookupModule(LookupBase):
             return f'{name} is not among k3s_artifact_images'
         why = None if ARCHIVE_PART.fullmatch(name) else self._no_archive(path)
         if why:
+            warn_once(f'{name} is left out of the image archives: it {why}.')
             return f'{name} {why}, so K3s is not to import it'
         names = [other for other in self._names_in(folder)
                  if other == name or any(fnmatch.fnmatch(os.path.join(folder, other), pattern) for pattern in patterns)

@@ -237,8 +237,9 @@ def test_what_calls_copy_inside_is_left_alone(tmp_path, home):
     assert not any('k3s_artifact' in entry['result'] for entry in run.results)
 
 
-@pytest.mark.parametrize('name', ['chart.tgz', 'k3s-source.tar.gz', 'broken.tar.zst'])
-def test_what_is_no_image_archive_is_left_out_of_the_images_and_that_is_said(tmp_path, name):
+@pytest.mark.parametrize(('name', 'status'), [('chart.tgz', 'skipped'), ('k3s-source.tar.gz', 'skipped'),
+                                              ('broken.tar.zst', 'failed')])
+def test_what_is_no_image_archive_is_left_out_of_the_images_and_that_is_said(tmp_path, name, status):
     """A chart and a source tarball lie in many artifact directories; K3s would try to import them."""
     make_sources(tmp_path)
     path = tmp_path / 'airgap' / name
@@ -254,7 +255,8 @@ def test_what_is_no_image_archive_is_left_out_of_the_images_and_that_is_said(tmp
     run = support.play(tmp_path, [{'hosts': 'all', 'gather_facts': False, 'tasks': [task]}], hosts=hosts)
     assert os.listdir(images) == [], run.output
     [entry] = run.results
-    assert entry['status'] in ('skipped', 'failed') and name in entry['result']['msg']
+    assert entry['status'] == status and name in entry['result']['msg']
+    assert status == 'failed' or f'{name} is left out of the image archives: it' in ' '.join(run.output.split())
 
 
 def test_the_install_script_reaches_a_node_without_python(tmp_path):

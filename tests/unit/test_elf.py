@@ -227,6 +227,22 @@ def test_a_shared_library_is_no_program(arch, made, library):
         check(position_independent(arch, **made), arch)
 
 
+@pytest.mark.parametrize('arch', ['amd64', 'arm', 's390x'])
+@pytest.mark.parametrize(('interpreter', 'bsd'), [
+    ('/lib64/ld-linux-x86-64.so.2', False), ('/lib/ld-linux-armhf.so.3', False), ('/lib/ld-musl-arm.so.1', False),
+    ('/libexec/ld-elf.so.1', True), ('/libexec/ld.elf_so', True), ('/usr/libexec/ld.so', True)])
+def test_a_program_for_the_interpreter_of_a_bsd_is_none_for_linux(arch, interpreter, bsd):
+    bits, order, _machine = support.ELF[arch]
+    path = interpreter.encode() + b'\0'
+    data = bytearray(with_tables(arch, segments=[(600, len(path))]))
+    struct.pack_into(order + 'I', data, 52 if bits == 32 else 64, 3)
+    data[600:] = path
+    if bsd:
+        assert refusal(bytes(data), arch) == 'is a binary for a BSD, by the interpreter that it names, not for Linux'
+    else:
+        check(bytes(data), arch)
+
+
 def test_a_real_program_is_whole_and_every_cut_of_it_is_not():
     path = os.path.realpath(sys.executable)
     size = os.stat(path).st_size
