@@ -170,9 +170,10 @@ $mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1
 #           a partial file lies above the folder, if that can be; version: ask what is there for its version if it is
 #           another file
 #   answers machine, user, kind, what describe says, head, sha256, version, folder, beside (files of an images
-#           directory), writable, blocked, free, part
+#           directory), writable, fixed, blocked, free, part; nodigest where no program gives a digest that is needed
 LOOK = COMMON + r'''
 reclaim() { say reclaim "$(size_of "$1")"; }
+undigested() { digest /dev/null || say nodigest yes; d=; }
 look() {
 at "$dest"
 machine; say machine "$line"
@@ -181,7 +182,7 @@ describe
 if [ -f "$dest" ]; then
     joined "$(od -An -v -tx1 -N64 "$dest")"; say head "$line"
     d=
-    if [ -z "$size" ] || [ "$(stat -Lc %s "$dest")" = "$size" ]; then digest "$dest"; say sha256 "$d"; fi
+    if [ -z "$size" ] || [ "$(stat -Lc %s "$dest")" = "$size" ]; then digest "$dest" || undigested; say sha256 "$d"; fi
     if [ -n "$version" ] && [ -x "$dest" ] && { [ -z "$d" ] || [ "$d" != "$sha256" ]; }; then
         guarded "$dest" --version; say version "$out"
     fi
@@ -204,8 +205,8 @@ for s in $places; do
         n=$(size_of "$f"); pid_of "$f"
         # What another run is writing, or is about to put in place, is left to it.
         if alive "$pid"; then [ "$n" != "$size" ] && sleep 1 && [ "$(size_of "$f")" = "$n" ] || continue; fi
-        if [ "$n" = "$size" ]; then digest "$f"
-        else n=$(( n / block )); digest "$f" "$n"; n=$(( n * block ))
+        if [ "$n" = "$size" ]; then digest "$f" || undigested
+        else n=$(( n / block )); digest "$f" "$n" || undigested; n=$(( n * block ))
         fi
         h=${f%.*.part}; say part "$s $pid $n $d ${h##*.}"
     done
@@ -244,8 +245,8 @@ for s in $places; do
     part_of "$s" "$$"; part=$path
     e=$( { drop "$part" && set -C && : >"$part"; } 2>&1) || { part=; continue; }
     [ "$s" = dir ] && break
-    t=$dir/.k3s-artifact.$base.$sha256.$$.part; i=$(stat -c %i "$part")
-    mv -f "$part" "$t" 2>/dev/null && [ "$(stat -c %i "$t")" = "$i" ] && mv -f "$t" "$part" && break
+    t=$dir/.k3s-artifact.$base.$sha256.$$.part; i=$(stat -c %d:%i "$part")
+    mv -f "$part" "$t" 2>/dev/null && [ "$(stat -c %d:%i "$t")" = "$i" ] && mv -f "$t" "$part" && break
     rm -f "$part" "$t"; part=; e='a rename does not lead there'
 done
 [ -n "$part" ] || fail write "$e"
@@ -316,11 +317,11 @@ if [ -n "$part" ] && [ "$only" != place ]; then
         tries=0
         while :; do
             guarded "$part" --version
-            case $code:$tries:$out in [1-9]*:[0-4]:*busy*) tries=$((tries + 1)); sleep 1 ;; *) break ;; esac
+            case $code:$tries:$out in [1-9]*:[0-4]:*ext\ file\ busy*) tries=$((tries + 1)); sleep 1 ;; *) break ;; esac
         done
         case $code:$out in
             0:*) ;;
-            [0-9]*:*busy*) fail busy ;;
+            [0-9]*:*ext\ file\ busy*) fail busy ;;
             [0-9]*) fail run "exit status $code: ${out:-it printed nothing}" ;;
             *) end_trial; fail run "it did not end within $limit seconds: $out" ;;
         esac
@@ -572,6 +573,8 @@ class Node(NamedTuple):
     partials: tuple
     mount: str = ''  # where the file system of the folder is mounted
     beside: tuple = ()  # names of the files in an images directory
+    uid: str = ''  # of the user
+    digests: bool = True  # False: no program for SHA-256 works there
 
     def partial(self, sha256):
         """Return the longest partial file of the file with that digest, None without one."""
@@ -605,7 +608,12 @@ def parse_node(found: dict[str, list[str]], arch_of: Callable, arch_of_program: 
         fixed='fixed' in found, blocked=last('blocked'),
         free=int(free.group(1)) * 1024 + sum(number(size) or 0 for size in found.get('reclaim', [])) if free else None,
         partials=tuple(Partial(part[1], part[2], int(part[3]), part[4], part[5]) for part in partials if part),
-        mount=free.group(2) if free else '', beside=tuple(found.get('beside', [])))
+        mount=free.group(2) if free else '', beside=tuple(found.get('beside', [])), uid=uid,
+        digests='nodigest' not in found)
+
+
+NO_DIGEST = ('no program of the node for SHA-256 works (openssl, python3, sha256sum), so what arrives cannot be '
+             'checked. Mend one of them')
 
 
 class Plan(NamedTuple):
@@ -647,8 +655,8 @@ def what_is_installed(job: Job, node: Node) -> str:
 def has_attributes(job: Job, status: dict) -> bool:
     return all(str(wanted) in map(str, there) for wanted, there in (
         (job.mode, [status.get('mode')]),
-        (job.owner or '', ['', status.get('owner'), status.get('uid')]),
-        (job.group or '', ['', status.get('group'), status.get('gid')])))
+        ('' if job.owner is None else job.owner, ['', status.get('owner'), status.get('uid')]),
+        ('' if job.group is None else job.group, ['', status.get('group'), status.get('gid')])))
 
 
 def refusal(job: Job, node: Node, action: str, to_send: int) -> str | None:
@@ -669,15 +677,32 @@ def refusal(job: Job, node: Node, action: str, to_send: int) -> str | None:
     if is_older(artifact.version, node.version) and job.kind == 'binary' and not job.downgrade:
         return (f'it has K3s {node.version}, and {artifact.source} is {artifact.version}: K3s does not support going '
                 f'back. Set k3s_artifact_downgrade: true to do it all the same')
+    if not node.is_root and job.owner not in (None, '') and str(job.owner) not in (node.user, node.uid):
+        return f'the user {node.user} cannot give {job.dest} to {job.owner}: only root can. Use become: true'
     if action == 'attributes':
-        return None
+        return refusal_of_attributes(job, node)
     if not node.writable:
         return (f'the user {node.user} cannot write to {folder} on the node, or its file system is read-only. Use '
                 f'become: true, make it writable, or set k3s_artifact_dest to a path that is')
     if node.fixed and node.is_root and node.kind == 'file':
         return f'{job.dest} cannot be replaced: it is immutable. Take that attribute away (chattr -i)'
+    if not node.digests:
+        return NO_DIGEST
     if node.free is not None and node.free < to_send:
         return f'{artifact.source} needs {to_send} bytes in {folder} on the node, {node.free} are free. Free some space'
+    return None
+
+
+def refusal_of_attributes(job: Job, node: Node) -> str | None:
+    """Say why owner, group and mode of what is there cannot be set, or return None."""
+    if job.mode is None:  # ansible-core's copy decides
+        return None
+    if node.is_root and node.fixed:
+        return (f'owner, group or mode of {job.dest} cannot be set: it is immutable, or its file system is read-only. '
+                f'Take that attribute away (chattr -i), or make it writable')
+    if not node.is_root and node.status and node.user != node.status['owner'] and node.uid != str(node.status['uid']):
+        return (f'the user {node.user} cannot set owner, group or mode of {job.dest}, which belongs to '
+                f'{node.status["owner"]}. Use become: true')
     return None
 
 
@@ -910,7 +935,7 @@ class Stream:
                 return
             left -= len(data)
             while data:
-                if not select.select([], [descriptor], [], STALL_SECONDS)[1]:
+                if not is_ready(descriptor, select.POLLOUT):
                     raise AnsibleConnectionFailure(f'the connection took no data for {STALL_SECONDS} seconds.')
                 with contextlib.suppress(BlockingIOError):
                     written = os.write(descriptor, data[:BLOCK])
@@ -919,11 +944,18 @@ class Stream:
                 self._progress.at(self._start + self.sent)
 
 
+def is_ready(stream, event):
+    """Wait for an *event* of a stream, also its end; tell whether it came in time. Any number of files may be open."""
+    waiting = select.poll()
+    waiting.register(stream, event)
+    return bool(waiting.poll(STALL_SECONDS * 1000))
+
+
 def heard(stream, mark):
     """Return what *stream* says until a line with *mark*, as text, or None where it ends before."""
     text = b''
     while mark not in text:
-        if len(text) > LONGEST_ANSWERS or not select.select([stream], [], [], STALL_SECONDS)[0]:
+        if len(text) > LONGEST_ANSWERS or not is_ready(stream, select.POLLIN):
             raise AnsibleConnectionFailure(f'the node did not answer within {STALL_SECONDS} seconds.')
         data = os.read(stream.fileno(), BLOCK)
         if not data:
@@ -1046,7 +1078,19 @@ class Delivery:
                 resume = resume_at(file, job.artifact.source, partial)
         absent = node.kind == 'absent'
         self._kept = f'Nothing is at {job.dest}' if absent else f'What was at {job.dest} before is still there'
-        return plan(job, node, resume)
+        planned, source = plan(job, node, resume), job.artifact.source
+        if (planned.to_send and not planned.refusal and self.mirror.only and self._is_not_at_mirror(source)
+                and not self.relays(job.artifact.sha256)):
+            return planned._replace(refusal=f'{self._is_not_at_mirror(source)}, and k3s_artifact_url_only '
+                                             f'forbids to send it')
+        return planned
+
+    def _is_not_at_mirror(self, source):
+        """Say why the mirror does not have a file; '' where it may have it, or there is no mirror."""
+        mirror = self.mirror
+        return '' if not mirror.url or mirror.url_of(source) else (
+            f'{source} is not below the artifact directory {mirror.root or "(there is none)"}, so the mirror does not '
+            f'have it')
 
     # --- send and install
 
@@ -1258,8 +1302,7 @@ class Delivery:
         if mirror.url_of(source):
             yield 'fetch', mirror.url_of(source), mirror
         elif mirror.url:
-            why = (f'{source} is not below the artifact directory {mirror.root or "(there is none)"}, so the mirror '
-                   f'does not have it')
+            why = self._is_not_at_mirror(source)
             if mirror.only:
                 self.fail(f'{why}, and k3s_artifact_url_only forbids to send it. {self._kept}.')
             display.warning(f'{self._host}: {why}: it is sent.')
@@ -1269,7 +1312,7 @@ class Delivery:
         secrets_ = ''
         if mirror.secrets:
             secrets_ = self._temporary('secrets')
-            self._action._transfer_data(secrets_, mirror.secrets)
+            write_text(self._action, secrets_, mirror.secrets)
         values = {**values, 'ca': mirror.ca, 'url': url, 'from': '' if self._piped else 'none', 'secrets': secrets_,
                   'direct': 'yes' if mirror.direct else '', 'rate': mirror.rate or '', 'patience': PATIENCE,
                   'least': LEAST}
@@ -1365,8 +1408,7 @@ class Delivery:
             'short': f'{source} arrived incomplete. It became shorter during the run, or the transfer broke. Run again',
             'digest': f'what arrived is not the file that was verified: {source} was changed during the run, or the '
                       f'transfer was damaged. Run again',
-            'nodigest': 'no program of the node for SHA-256 works (openssl, python3, sha256sum), so what arrived '
-                        'cannot be checked. Mend one of them',
+            'nodigest': NO_DIGEST,
             'run': f'the node cannot run the new binary ({reason}). Check that {source} is for its processor and that '
                    f'the file system allows programs to run; k3s_artifact_probe: false turns this check off',
             'attributes': f'owner, group or mode of {job.dest} cannot be set: {reason}',
@@ -1457,6 +1499,11 @@ def remote_folder(action):
     """
     make = 'make a temporary folder on the node'
     return shell_of(action._connection).tmpdir or unpromised(action, '_make_tmp_path', make)()
+
+
+def write_text(action, path, text):
+    """Write a text into a file on the node. Without the name nothing is fetched with a secret, and the task fails."""
+    unpromised(action, '_transfer_data', 'bring a secret to the node')(path, text)
 
 
 def expand_home(action, path):

@@ -318,6 +318,21 @@ def test_answers_that_a_banner_forges_or_repeats_are_ignored(standin, release, b
     assert (again.rc, again.changed()) == (0, 0), again.output
 
 
+def test_a_run_with_more_than_a_thousand_open_files_streams_as_well(standin, release):
+    """As one with some hundred forks has: each of them is four open files of Ansible's own process."""
+    callbacks = standin.folder / 'callback_plugins'
+    callbacks.mkdir()
+    (callbacks / 'opens.py').write_text(
+        'import os, resource\nfrom ansible.plugins.callback import CallbackBase\n'
+        'resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n'
+        'opened = [os.open("/dev/null", os.O_RDONLY) for _number in range(1100)]\n'
+        'class CallbackModule(CallbackBase):\n'
+        '    CALLBACK_VERSION = 2.0\n    CALLBACK_TYPE = "aggregate"\n    CALLBACK_NAME = "opens"\n')
+    run = standin.stage({'node': standin.host('node', MACHINE, OLD)})
+    assert run.rc == 0 and run.result('node', 'stage')['k3s_artifact']['way'] == 'stream', run.output
+    assert standin.installed('node').read_bytes() == release[NATIVE].read_bytes()
+
+
 @pytest.mark.parametrize('pipelining', ['true', 'false'])
 @pytest.mark.parametrize('password', [False, True])
 def test_a_sudo_that_requires_a_terminal_gets_one(standin, release, pipelining, password):

@@ -177,8 +177,9 @@ def test_with_url_only_nothing_is_pushed(standin, release, mirror):
     for task in ({'src': str(release[NATIVE]), 'backup': True}, {'src': str(standin.folder / 'other' / 'k3s')}):
         (standin.folder / 'other').mkdir(exist_ok=True)
         shutil.copy(release[NATIVE], standin.folder / 'other' / 'k3s')
-        run = standin.stage(hosts, {'name': 'stage', 'copy': task})
-        assert run.rc != 0 and 'k3s_artifact_url_only forbids' in ' '.join(run.output.split()), run.output
+        for arguments in ([], ['--check']) if 'backup' not in task else ([],):
+            run = standin.stage(hosts, {'name': 'stage', 'copy': task}, arguments=arguments)
+            assert run.rc != 0 and 'k3s_artifact_url_only forbids' in ' '.join(run.output.split()), run.output
         assert standin.installed('node').read_bytes() == OLD
     assert pushed(standin) < MEGABYTE // 10
 

@@ -79,7 +79,9 @@ PROGRAMS = {
 FIELDS = [*PROGRAMS, 'version', 'fact', 'destination']
 
 
-def test_nothing_that_a_node_says_is_templated_on_the_controller(tmp_path):
+@pytest.fixture(name='hostile')
+def fixture_hostile(tmp_path):
+    """The stand-in for ssh, the binary, a host for each field, and the file that what it says would make."""
     paths = support.release(tmp_path / 'airgap', lists=False)
     paths[NATIVE].write_bytes(support.program(body=os.urandom(100_000)))
     standin, hosts, marks = Standin(tmp_path), {}, {}
@@ -90,18 +92,41 @@ def test_nothing_that_a_node_says_is_templated_on_the_controller(tmp_path):
         if name in PROGRAMS and ' ' in name:
             (standin.nodes / name).rename(standin.nodes / name.replace(' ', '-'))
             hosts[name.replace(' ', '-')]['k3s_artifact_dest'] = str(standin.installed(name.replace(' ', '-')))
-    stage = {'name': 'stage', 'copy': {'src': str(paths[NATIVE])}, 'register': 'it', 'ignore_errors': True,
+    return standin, paths[NATIVE], hosts, marks
+
+
+def assert_nothing_was_obeyed(run, marks, task):
+    assert not [name for name, mark in marks.items() if mark.exists()], run.output
+    assert len({entry['host'] for entry in run.results if entry['task'] == task}) == len(FIELDS), run.output
+    assert not [entry for entry in run.results if 'Traceback' in str(entry['result'].get('msg'))]
+
+
+def test_nothing_that_a_node_says_is_templated_on_the_controller(hostile):
+    standin, binary, hosts, marks = hostile
+    stage = {'name': 'stage', 'copy': {'src': str(binary)}, 'register': 'it', 'ignore_errors': True,
              'ignore_unreachable': True}
     for tasks in ([{**stage, 'check_mode': True, 'diff': True}, *SHOWN], [stage, *SHOWN]):
         run = standin.stage(hosts, *tasks, arguments=['--forks', '4', '--diff'])
-        assert not [name for name, mark in marks.items() if mark.exists()], run.output
-        assert len({entry['host'] for entry in run.results if entry['task'] == 'stage'}) == len(FIELDS), run.output
-        assert not [entry for entry in run.results if 'Traceback' in str(entry['result'].get('msg'))]
+        assert_nothing_was_obeyed(run, marks, 'stage')
     said = json.dumps([entry['result'] for entry in run.results if entry['task'] == 'stage'])
     assert said.count("lookup('ansible.builtin.pipe'") >= 5  # the nodes did say it, and it is shown as text
     for host in hosts:
         found = standin.installed(host)
-        assert found.is_dir() or found.read_bytes() in (b'old', paths[NATIVE].read_bytes()) or host == 'version', host
+        assert found.is_dir() or found.read_bytes() in (b'old', binary.read_bytes()) or host == 'version', host
+
+
+@pytest.mark.parametrize('playbook', ['preflight', 'stage'])
+def test_nothing_that_a_node_says_is_templated_by_a_playbook(tmp_path, hostile, playbook):
+    standin, binary, hosts, marks = hostile
+    run = support.play(tmp_path, f'airgap.k3s.{playbook}', '-e', 'k3s_artifact_hosts=all', '-e',
+                       '{k3s_artifact_become: false, k3s_artifact_keep_going: true}', '--forks', '4', '--diff',
+                       hosts=hosts, home='collection', env=standin.environment)
+    assert run.rc != 0
+    assert_nothing_was_obeyed(run, marks, 'Look at what each host gets')
+    assert "lookup('ansible.builtin.pipe'" in json.dumps(run.results)
+    staged = {host for host in hosts if standin.installed(host).is_file()
+              and standin.installed(host).read_bytes() == binary.read_bytes()}
+    assert bool(staged) == (playbook == 'stage')
 
 
 def test_what_a_server_says_that_lets_nobody_in_is_not_templated(tmp_path):

@@ -72,7 +72,7 @@ DIFFERENT = FULL_OF_SAME._replace(sha256=OTHER_DIGEST)
 
 WISHES = {
     'binary': job(), 'going back': job(downgrade=True), 'check mode': job(may_come=True),
-    'for root': job(owner='root', group=0),
+    'for root': job(owner='root', group=0), 'for root by number': job(owner=0, group=0),
     'for me': job(owner='me'), 'symbolic': job(mode=None), 'archive': job('archive', mode='0755'),
     'script': job('script'),
 }
@@ -85,9 +85,23 @@ STATES = {
     'the same, another mode': (FULL_OF_SAME._replace(status={**STATUS, 'mode': '0600'}),
                                {'else': ('same', 'attributes')}),
     'the same, of another user': (FULL_OF_SAME._replace(status={**STATUS, 'uid': 1000, 'owner': 'me'}), {
-        'else': ('same', 'nothing'), 'for root': ('same', 'attributes'), 'symbolic': ('same', 'attributes')}),
+        'else': ('same', 'nothing'), 'for root': ('same', 'attributes'), 'for root by number': ('same', 'attributes'),
+        'symbolic': ('same', 'attributes')}),
+    'the same, of another group': (FULL_OF_SAME._replace(status={**STATUS, 'gid': 1000, 'group': 'me'}), {
+        'else': ('same', 'nothing'), 'for root': ('same', 'attributes'), 'for root by number': ('same', 'attributes'),
+        'for me': ('same', 'attributes'), 'symbolic': ('same', 'attributes')}),
+    'the same, another mode, of another user than the one who logs in': (
+        FULL_OF_SAME._replace(status={**STATUS, 'mode': '0600'}, user='you', uid='1001', is_root=False), {
+            'else': 'the user you cannot set owner, group or mode', 'symbolic': ('same', 'attributes'),
+            **dict.fromkeys(['for root', 'for root by number', 'for me'], 'the user you cannot give')}),
+    'the same, another mode, of the user who logs in': (
+        FULL_OF_SAME._replace(status={**STATUS, 'mode': '0600', 'uid': 1001, 'owner': '?'}, user='me', uid='1001',
+                              is_root=False, fixed=True), {
+            'else': ('same', 'attributes'),
+            **dict.fromkeys(['for root', 'for root by number'], 'the user me cannot give')}),
     'the same, nothing can be written': (FULL_OF_SAME._replace(writable=False, fixed=True, free=0), {
-        'else': ('same', 'nothing'), 'for me': ('same', 'attributes'), 'symbolic': ('same', 'attributes')}),
+        'else': ('same', 'nothing'), 'for me': 'is immutable, or its file system is read-only',
+        'symbolic': ('same', 'attributes')}),
     'the same, its status cannot be read': (FULL_OF_SAME._replace(status={}), {
         # where the mode is symbolic, ansible-core's copy decides
         'else': ('same', 'attributes'), 'symbolic': ('same', 'nothing')}),
@@ -110,7 +124,9 @@ STATES = {
                                         {'else': 'the user me cannot write to'}),
     'an old file in such a folder': (DIFFERENT._replace(writable=False), {'else': 'or its file system is read-only'}),
     'an immutable file': (DIFFERENT._replace(fixed=True), {'else': 'it is immutable'}),
-    'a file of another user': (DIFFERENT._replace(fixed=True, is_root=False), {'else': ('different', 'replace')}),
+    'a file of another user': (DIFFERENT._replace(fixed=True, is_root=False, user='me', uid='1001'), {
+        'else': ('different', 'replace'), **dict.fromkeys(['for root', 'for root by number'], 'only root can')}),
+    'no program for SHA-256': (DIFFERENT._replace(sha256=None, digests=False), {'else': 'so what arrives cannot be'}),
     'a full disk': (EMPTY._replace(free=999), {'else': 'needs 1000 bytes in'}),
     'just enough room': (EMPTY._replace(free=1000), {'else': ('absent', 'install')}),
     'room that is not known': (EMPTY._replace(free=None), {'else': ('absent', 'install')}),

@@ -33,7 +33,8 @@ NO_MESSAGES = (
     r'^All … files in … are …: K3s', r'^those that were signed$', r'^of no known release$', r'^no reason given$',
     # what is done on a node, for -vvv and after "cannot"
     r'^(know|look at|make a temporary|run a command|end|make the folder of|serve … to|take … files into)',
-    r'^(forget what|list the images|look for packages|look what|remove what)', r'^export ', r'say end yes$',
+    r'^(bring a secret|forget what|list the images|look for packages|look what|remove what)',
+    r'^export ', r'say end yes$',
     # names of things, in a sentence that has an entry
     r'^the relay of', r'^… without its relay$', r'^is no relay for its site$', r'^\(there is none\)$',
     r'^it is another file$', r'^a shell that is not POSIX$', r'^no machine that is known$',
