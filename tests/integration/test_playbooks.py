@@ -189,6 +189,12 @@ def test_demo_works_in_a_path_with_a_space_and_leaves_nothing_behind(tmp_path):
         assert not [name for name in os.listdir(scratch) if name.startswith('k3s-artifact-demo')]
 
 
+def test_demo_in_check_mode_says_in_a_sentence_that_there_is_nothing_to_check(tmp_path):
+    run = support.play(tmp_path, 'airgap.k3s.demo', '--check', home='collection')
+    assert run.rc == 2 and 'nowhere else. Run it without --check.' in run.output, run.output
+    assert 'has no attribute' not in run.output
+
+
 def test_demo_works_for_a_user_who_is_not_root(tmp_path):
     """Root runs it as nobody, who has no home and may write to nothing but the folder."""
     source = tmp_path / 'ansible_collections' / 'airgap' / 'k3s'
