@@ -27,7 +27,7 @@ from ansible.utils.display import Display
 from ansible_collections.airgap.k3s.plugins.action.release import check_directory, check_version, sync_folder
 from ansible_collections.airgap.k3s.plugins.action.report import is_for_people, size_text
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
-    BINARY_NAMES, BY_MACHINE, SIGNATURES, SIGNED_ADVICE, SIGNED_LIST, ArtifactError, is_released_archive,
+    BINARY_NAMES, BY_MACHINE, SIGNATURES, SIGNED_ADVICE, SIGNED_LIST, ArtifactError, escapes, is_released_archive,
     is_versioned_binary, opened, parse_elf, parse_key, read_small, reading, resolve_host, run_folder, shown,
     signature_of, signed_digest, signed_lines_of, split_archive, verified_archive, verified_binary, verified_script)
 
@@ -72,7 +72,7 @@ def names_below(root, follow=False):
                 name, real = at + entry.name, os.path.realpath(entry.path)
                 if entry.name.startswith('.'):
                     continue
-                if not entry.is_dir():
+                if not os.path.isdir(entry.path):
                     names.append(name)
                 elif entry.is_symlink() and not follow:
                     links.append(name)
@@ -139,18 +139,20 @@ def examine(root, files, version, verify='auto', keyring=None):
     """
     problems, releases = [], {}
     for file in files:
-        base, arch = os.path.basename(file.name), arch_of(file.name, file.path)
+        base, arch, path = os.path.basename(file.name), arch_of(file.name, file.path), file.path
+        if not escapes(root, path):  # a link to another file of the folder is signed under the name of that one
+            path = os.path.join(root, os.path.relpath(os.path.realpath(path), os.path.realpath(root)))
         machine = next((machine for machine, row in BY_MACHINE.items() if row.arch == arch), None)
         host = resolve_host('localhost', machine or 'x86_64', {})
         try:
-            if keyring and file.sha256 != signed_digest(file.path, (), root, keyring):
+            if keyring and file.sha256 != signed_digest(path, (), root, keyring):
                 raise ArtifactError('is not the file that was signed: its SHA-256 differs', 'signature')
             if base in BINARY_NAMES or is_versioned_binary(base):
-                releases[file.name] = verified_binary(file.path, host, verify, version, root, keyring).version
+                releases[file.name] = verified_binary(path, host, verify, version, root, keyring).version
             elif base == 'k3s-install.sh':
-                verified_script(file.path, host, verify, root, keyring)
+                verified_script(path, host, verify, root, keyring)
             elif machine and is_released_archive(base) and split_archive(base):
-                verified_archive(file.path, host, verify, root, keyring)
+                verified_archive(path, host, verify, root, keyring)
         except ArtifactError as error:
             problems.append((file.name, error))
     return problems, releases

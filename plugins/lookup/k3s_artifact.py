@@ -241,13 +241,14 @@ VERIFY = ('auto', 'required', 'signed', 'none')
 MIB = 1 << 20
 # A line of a checksum list, as sha256sum and as the programs of BSD write it.
 LIST_LINE = re.compile(r'(?P<digest>[0-9a-fA-F]{64})[ \t][ \t*]?(?P<path>\S.*)|'
-                       r'SHA256 ?\((?P<of>.+)\) ?= ?(?P<hex>[0-9a-fA-F]{64})')
+                       r'SHA(?:2-)?256 ?\((?P<of>.+)\) ?= ?(?P<hex>[0-9a-fA-F]{64})')
 LIST_LIMIT = MIB  # bytes of a checksum list, of its signature, of a keyring
 SIGNATURE_SECONDS = 60  # for checking one signature
 MEMBER_LIMIT = MIB  # bytes of a file in an image archive that is read as JSON
 MEMBERS_LIMIT = 100_000  # files in an image archive
 LOOK_SECONDS = 120  # for looking into one image archive
 LOOK_LIMIT = 64 << 30  # bytes that an image archive may unpack to
+WINDOW_LIMIT = 32 * MIB  # of zstd, in K3s: MaxDecoderMemory in rancher/wharfie's pkg/tarfile
 
 
 class Architecture(NamedTuple):
@@ -294,8 +295,8 @@ ARCHIVE_SUFFIXES = ('.tar.zst', '.tzst', '.tar.gz', '.tgz', '.tar', '.tar.bz2', 
 # Other compressions and containers that people keep beside them, which K3s does not import.
 OTHER_SUFFIXES = ('.tar.xz', '.txz', '.tar.br', '.zip')
 # A part of an archive that was split, by its ending: .aa (split), .part1, .001
-ARCHIVE_PART = re.compile(r'(.+\.(?:tar(?:\.(?:zst|gz|bz2|lz4))?|tzst|tgz|tbz))\.(?:[a-c][a-y]|part[-_]?\d+|\d{2,4})',
-                          re.IGNORECASE)
+ARCHIVE_PART = re.compile(r'(.+\.(?:tar(?:\.(?:zst|gz|bz2|lz4))?|tzst|tgz|tbz))\.'
+                          r'(?:(?!bk)[a-c][a-y]|part[-_]?\d+|\d{2,4})', re.IGNORECASE)
 # By these names K3s publishes its own archives: they are believed where they cannot be looked into.
 RELEASED_ARCHIVE = 'k3s-airgap-images-'
 
@@ -585,6 +586,15 @@ def check_elf(file, size, host):
         raise ArtifactError('is a shared library, not an executable')
 
 
+def head_of(path):
+    """Return the first bytes of a file, none where it cannot be read."""
+    try:
+        with opened(path) as (file, _status):
+            return file.read(64)
+    except ArtifactError:
+        return b''
+
+
 def describe_content(head: bytes) -> str:
     """Say what a file that is no ELF file seems to be, from its first bytes, as the second half of a sentence."""
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
@@ -659,7 +669,10 @@ def once_per_run(path, status, what, compute):
     except OSError:  # a full or read-only disk: each host computes it anew
         return compute()
     with shared:
-        fcntl.flock(shared, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(shared, fcntl.LOCK_EX)
+        except OSError:  # a network file system without locks
+            return compute()
         shared.seek(0)
         try:
             return json.loads(shared.read())
@@ -769,10 +782,11 @@ def parse_checksum_list(data: bytes) -> dict[str, str | None]:
 def checksum_lines(data: bytes) -> dict[str, str]:
     """Return the digests of a checksum list by path, as it is written there.
 
-    A line is what sha256sum prints (64 hexadecimal digits, a blank, a blank or an asterisk, the path) or `sha256sum
-    --tag` and the programs of BSD (SHA256 (path) = digits). Blank lines and those that begin with # do not count. The
-    text may be UTF-8 or UTF-16, with or without a byte order mark, its lines end as on any system, and it may be signed
-    in the clear: then only what is inside the armour counts, and nothing else may be there.
+    A line is what sha256sum prints (64 hexadecimal digits, a blank, a blank or an asterisk, the path; a backslash
+    before all that where the path has one in it) or `sha256sum --tag`, openssl and the programs of BSD (SHA256 (path) =
+    digits). Blank lines and those that begin with # do not count. The text may be UTF-8 or UTF-16, with or without a
+    byte order mark, its lines end as on any system, and it may be signed in the clear: then only what is inside the
+    armour counts, and nothing else may be there.
     """
     if len(data) > LIST_LIMIT:
         raise ArtifactError(f'is larger than {LIST_LIMIT // MIB} MiB, which no checksum list is', 'list')
@@ -781,10 +795,12 @@ def checksum_lines(data: bytes) -> dict[str, str]:
         if not line.strip() or line.startswith('#'):
             continue
         line = line.rstrip()
-        match = LIST_LINE.fullmatch(line)
+        match = LIST_LINE.fullmatch(line.removeprefix('\\'))
         if not match:
             raise ArtifactError(f'is not a checksum list: line {number} is {shown(line)}', 'list')
         path = (match['path'] or match['of']).removeprefix('./')
+        if line.startswith('\\'):
+            path = re.sub(r'\\(.)', lambda escape: {'n': '\n', 'r': '\r'}.get(escape[1], escape[1]), path)
         digest = (match['digest'] or match['hex']).lower()
         if path.endswith('/'):
             raise ArtifactError(f'is not a checksum list: line {number} names the folder {shown(path)}', 'list')
@@ -851,27 +867,32 @@ def expected_digest(path, arch, names, root=None):
     SHA256SUMS of the artifact directory *root* where *path* is in a folder of it. The list of one file may be a bare
     digest.
     """
-    folder, file_name = os.path.split(path)
+    folder = os.path.dirname(path)
     places = [(os.path.join(folder, name), '') for name in list_names(path, arch)]
     if root and os.path.dirname(folder) == os.path.normpath(root):
         places.append((os.path.join(root, 'SHA256SUMS'), os.path.basename(folder)))
-    there = []
-    for list_path, below in places:
-        if not os.path.lexists(list_path):
-            continue
-        there.append(os.path.basename(list_path))
-        try:
-            with opened(list_path) as (file, _status):
-                data = file.read(LIST_LIMIT + 1)
-            bare = decoded(data).strip() if list_path == path + '.sha256' else ''
-            lines = {file_name: bare.lower()} if re.fullmatch(r'[0-9a-fA-F]{64}', bare) else checksum_lines(data)
-            digest = next(filter(None, (listed_digest(lines, name, below) for name in names)), None)
-        except ArtifactError as error:
-            raise ArtifactError(f'cannot be verified: the checksum list {there[-1]} '
-                                f'{"above" if below else "beside"} it {error}', 'list') from error
-        if digest:
-            return digest, there[-1], there
-    return None, None, there
+    there, lists = [place for place in places if os.path.lexists(place[0])], {}
+    for name in names:
+        for list_path, below in there:
+            list_name = os.path.basename(list_path)
+            try:
+                if list_path not in lists:
+                    lists[list_path] = lines_of_list(list_path, path)
+                digest = listed_digest(lists[list_path], name, below)
+            except ArtifactError as error:
+                raise ArtifactError(f'cannot be verified: the checksum list {list_name} '
+                                    f'{"above" if below else "beside"} it {error}', 'list') from error
+            if digest:
+                return digest, list_name, [list_name]
+    return None, None, [os.path.basename(list_path) for list_path, _below in there]
+
+
+def lines_of_list(list_path, path):
+    """Return the digests in a list by path; that of the file *path* alone may be a bare digest."""
+    with opened(list_path) as (file, _status):
+        data = file.read(LIST_LIMIT + 1)
+    bare = decoded(data).strip() if list_path == path + '.sha256' else ''
+    return {os.path.basename(path): bare.lower()} if re.fullmatch(r'[0-9a-fA-F]{64}', bare) else checksum_lines(data)
 
 
 # --- signed lists ----------------------------------------------------------------------------------------------------
@@ -1103,7 +1124,7 @@ def run_checker(command, folder):
 class Content(NamedTuple):
     """What is in a file that has the name of an image archive."""
 
-    kind: str  # 'images'; 'other': a tar without images; 'no tar'; 'broken'; 'unknown': it cannot be looked into
+    kind: str  # 'images'; 'other': a tar without images; 'no tar'; 'broken'; 'window': K3s cannot unpack it; 'unknown'
     why: str  # the second half of a sentence, for all but 'images'
     platforms: tuple  # what its image configurations say, such as linux/arm64
 
@@ -1115,7 +1136,8 @@ class NotThisFormat(Exception):
 def content(path):
     """Return the :class:`Content` of the archive *path*, looked into once per run."""
     with opened(path) as (file, status):
-        kind, why, platforms = once_per_run(path, status, 'content', lambda: look_into(file, path, status.st_size))
+        kind, why, platforms = once_per_run(path, status, f'content {format_of(path)}',
+                                            lambda: look_into(file, path, status.st_size))
         return Content(kind, why, tuple(platforms))
 
 
@@ -1128,11 +1150,18 @@ def look_into(file, path, size):
     file.seek(0)
     if not head or describe_content(head).startswith('is an HTML'):
         return Content('broken', describe_content(head), ())
+    if format_of(path) == 'zstd' and window_of(head) > WINDOW_LIMIT:
+        return Content('window', f'is compressed with a window of {window_of(head) // MIB} MiB, and K3s unpacks one of '
+                                 f'{WINDOW_LIMIT // MIB} MiB at most: compress it with zstd --long=25, or without', ())
     try:
         with unpacked(file, path, head) as stream:
             if stream is None:
                 return Content('unknown', 'cannot be looked into: this controller has no program that unpacks it', ())
-            return read_tar(Clocked(stream, time.monotonic() + LOOK_SECONDS))
+            clocked = Clocked(stream, time.monotonic() + LOOK_SECONDS)
+            found = read_tar(clocked)
+            while not clocked.seekable and clocked.read(MIB):  # what checks all that was unpacked is at its end
+                pass
+            return found
     except NotThisFormat as error:
         return Content('no tar', str(error), ())
     except TimeoutError:
@@ -1147,10 +1176,26 @@ def look_into(file, path, size):
         return Content('broken', f'is damaged: {shown(to_text(error))}', ())  # as gzip and bz2 say it
 
 
+def format_of(path):
+    """Return how an archive is compressed, by its name; None for a plain tar."""
+    return next((name for suffix, name in ARCHIVE_FORMATS.items() if path.lower().endswith(suffix)), None)
+
+
+def window_of(head: bytes) -> int:
+    """Return the window in bytes that the first frame of a zstd file asks for, 0 where it names none.
+
+    RFC 8878, 3.1.1.1.2: exponent and mantissa, behind the magic number and a descriptor without "single segment".
+    """
+    if head[:4] != b'\x28\xb5\x2f\xfd' or len(head) < 6 or head[4] & 0x20:
+        return 0
+    base = 1 << 10 + (head[5] >> 3)
+    return base + base // 8 * (head[5] & 7)
+
+
 @contextlib.contextmanager
 def unpacked(file, path, head):
     """Yield what reads the plain tar in the open archive *file*, or None where this controller has nothing for that."""
-    name = next((name for suffix, name in ARCHIVE_FORMATS.items() if path.lower().endswith(suffix)), None)
+    name = format_of(path)
     if name and not head.startswith(ARCHIVE_MAGIC[name]):
         raise NotThisFormat(f'is no {name} file, whatever its name says')
     if name is None:
@@ -1195,12 +1240,16 @@ class Clocked:
         if time.monotonic() > self.deadline:
             raise TimeoutError
         self.position += len(data)
+        self.limit(0)
         return data
+
+    def limit(self, size):
+        if self.position + size > LOOK_LIMIT:
+            raise OverflowError(f'unpacks to more than {LOOK_LIMIT >> 30} GiB')
 
     def skip(self, size):
         """Leave out *size* bytes; raise EOFError where there are not so many."""
-        if self.position + size > LOOK_LIMIT:
-            raise OverflowError(f'unpacks to more than {LOOK_LIMIT >> 30} GiB')
+        self.limit(size)
         if self.seekable:
             if self.position + size > os.fstat(self.stream.fileno()).st_size:
                 raise EOFError
@@ -1308,6 +1357,22 @@ class Artifact(NamedTuple):
     kind: str = 'binary'  # 'binary', 'archive' or 'script'
 
 
+def names_in_lists(path, host):
+    """Return the names under which a list may have the binary *path* for *host*, best first.
+
+    The release's own name comes first for a file that is called like a release; for any other it counts only where
+    no other file has it, since that one may be of another release.
+    """
+    folder, name = os.path.split(path)
+    if name in BINARY_NAMES:
+        return host.binary, name
+    released = os.path.join(folder, host.binary)
+    with contextlib.suppress(OSError):
+        if os.path.lexists(released) and not os.path.samefile(released, path):
+            return (name,)
+    return name, host.binary
+
+
 def verified_binary(path, host, verify, version='', root=None, keyring=None):
     """Return the :class:`Artifact` for *path* if it is the K3s binary for *host*, else raise what it is instead.
 
@@ -1317,7 +1382,7 @@ def verified_binary(path, host, verify, version='', root=None, keyring=None):
     def check(file, status, _listed):
         check_elf(file, status.st_size, host)
         return ['ELF header']
-    artifact = verified_file(path, host, (host.binary, os.path.basename(path)), verify, check, root, keyring=keyring)
+    artifact = verified_file(path, host, names_in_lists(path, host), verify, check, root, keyring=keyring)
     if verify == 'none':
         return artifact
     if not artifact.version and verify != 'auto':
@@ -1338,7 +1403,7 @@ def verified_archive(path, host, verify, root=None, keyring=None):
         if not head or describe_content(head).startswith('is an HTML'):
             raise ArtifactError(describe_content(head))
         held = content(path)
-        if held.kind == 'other' or held.kind in ('broken', 'no tar') and not listed:
+        if held.kind in ('other', 'window') or held.kind in ('broken', 'no tar') and not listed:
             raise ArtifactError(held.why)
         if held.kind == 'unknown' and not is_released_archive(path):
             warn_once(f'{path} is taken for an image archive by its name alone: it {held.why}.')
@@ -1427,7 +1492,7 @@ def split_archive(name: str) -> tuple[str, str, tuple[str, ...]] | None:
 
     () where it names none: it is for every host. ``None`` for a file that K3s does not import.
     """
-    suffix = next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), None)
+    suffix = next((suffix for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)), None)
     if suffix is None or name.startswith('.'):
         return None
     stem = name[:-len(suffix)]
@@ -1665,6 +1730,11 @@ class LookupModule(LookupBase):
         return to_text(self._variables.get('inventory_hostname', 'localhost'))
 
     @property
+    def _whom(self):
+        """The host in an error, also where nothing says what machine it is."""
+        return self.host if self.knows_machine() else f'host {self._name!r}'
+
+    @property
     def host(self):
         """The :class:`Host` that gets the file."""
         return resolve_host(self._name, self._machine(), self.get_option('binary_map'))
@@ -1696,19 +1766,19 @@ class LookupModule(LookupBase):
         if directory is None:
             return None
         if not directory.strip():
-            raise ArtifactError(f'the artifact directory of {self.host} is an empty text. Set k3s_artifact_dir to a '
+            raise ArtifactError(f'the artifact directory of {self._whom} is an empty text. Set k3s_artifact_dir to a '
                                 f'folder.')
         places = dict.fromkeys((self._loader.path_dwim(directory), os.path.abspath(os.path.expanduser(directory))))
         root = next((place for place in places if os.path.lexists(place)), None)
         if root is None:
-            raise ArtifactError(f'the artifact directory of {self.host} does not exist: there is no '
+            raise ArtifactError(f'the artifact directory of {self._whom} does not exist: there is no '
                                 f'{" and no ".join(places)}. Set k3s_artifact_dir to the folder that holds the files '
                                 f'of the K3s release.')
         try:
             os.scandir(root).close()
         except OSError as error:
             reason = 'is not a directory' if error.errno == errno.ENOTDIR else describe_os_error(root, error)
-            raise ArtifactError(f'the artifact directory {root} of {self.host} {reason}. Set k3s_artifact_dir to the '
+            raise ArtifactError(f'the artifact directory {root} of {self._whom} {reason}. Set k3s_artifact_dir to the '
                                 f'folder that holds the files of the K3s release.') from error
         return root
 
@@ -1748,7 +1818,7 @@ class LookupModule(LookupBase):
             raise ArtifactError(f'the folder for {host} cannot be told without an artifact directory. Set '
                                 f'k3s_artifact_dir.')
         places = (os.path.join(root, name) for name in folders(host))
-        folder = next((path for path in places if os.path.isdir(path)), None)
+        folder = next((path for path in places if self._is_folder(path)), None)
         if folder is None:
             raise ArtifactError(f'{root} has no folder for {host}. Make {root}/{host.arch} and put the binary (as '
                                 f'k3s), the image archives and k3s-install.sh for {host.arch} into it.')
@@ -1796,7 +1866,10 @@ class LookupModule(LookupBase):
                     if host.mapped and path != named and escapes(root, path):
                         raise ArtifactError('is a link that leaves the artifact directory, which k3s_binary_map may '
                                             'not')
-                    return self._verified(path, root, version)
+                    artifact = self._verified(path, root, version)
+                    if named in refused and self.elf_arch(head_of(named)) == host.arch:
+                        warn_once(f'{named} {refused[named]}: {path} takes its place.')
+                    return artifact
                 except ArtifactError as error:
                     refused[path] = error
         if self.root in empty and not host.mapped:
@@ -1812,12 +1885,13 @@ class LookupModule(LookupBase):
             beside, name = os.path.split(named)
             if os.path.lexists(named):
                 yield named, beside
+            names = self._names_in(beside) if os.path.isdir(beside) else ()
+            siblings = {other.lower(): other for other in reversed(names)}
+            same = [os.path.join(beside, siblings[word]) for word in other_words(name, host) if word in siblings]
+            if name in BINARY_NAMES:
+                yield self._first_candidate(host, beside)
+            yield from ((path, beside) for path in same)
             yield self._first_candidate(host, beside)
-            if os.path.isdir(beside):
-                siblings = {other.lower(): other for other in reversed(self._names_in(beside))}
-                for word in other_words(name, host):
-                    if word in siblings:
-                        yield os.path.join(beside, siblings[word]), beside
         if named is None or self.root is not None:
             yield self._first_candidate(host, self.root)
 
@@ -2008,14 +2082,17 @@ class LookupModule(LookupBase):
                 raise self._no_binary(host, {}, [None])
             root = path[:-len(relative)]
         places = (*(os.path.join(root, name) for name in folders(host)), os.path.normpath(root))
-        return [place for place in places if os.path.isdir(place)]
+        return [place for place in places if self._is_folder(place)]
 
     def _names_in(self, folder):
         try:
             return sorted(os.listdir(folder))
         except OSError as error:
-            raise ArtifactError(f'the folder {folder} for {self.host} {describe_os_error(folder, error)}. Make it '
-                                f'readable.') from error
+            raise self._unreadable(folder, error) from error
+
+    def _unreadable(self, folder, error):
+        return ArtifactError(f'the folder {folder} for {self.host} {describe_os_error(folder, error)}. Make it '
+                             f'readable, or take it away.')
 
     def _first_candidate(self, host, root):
         """Return the first candidate that exists and its folder; without *root* it is searched for. (None, root) for
@@ -2024,7 +2101,26 @@ class LookupModule(LookupBase):
             path, candidate = self._search(host)
             return path, path[:-len(candidate)] if path else None
         paths = (os.path.join(root, candidate) for candidate in candidates(host))
-        return next((path for path in paths if os.path.lexists(path)), None), root
+        return next((path for path in paths if self._is_there(path)), None), root
+
+    def _is_folder(self, path):
+        """Tell whether *path* is a folder. A link that leads nowhere, to a medium that is not mounted, is an error."""
+        try:
+            return stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and not os.path.islink(path):
+                return False
+            raise self._unreadable(path, error) from error
+
+    def _is_there(self, path):
+        """Tell whether there is something at *path*, if only a link. A folder that cannot be entered is an error."""
+        folder = os.path.dirname(path)
+        try:
+            return self._is_folder(folder) and bool(os.lstat(path))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
 
     def _search(self, host):
         """Look for the candidates where other lookups look for files; return the path and the candidate."""

@@ -47,6 +47,24 @@ def listed(name, text, encoding='utf-8', file='k3s-arm64', content=None):
     return make
 
 
+def linked(contents, **links):
+    """Make files, and links to what is beside them or elsewhere."""
+    def make(folder):
+        files(contents)(folder)
+        for name, target in links.items():
+            (folder / name.replace('__', '.')).symlink_to(target)
+    return make
+
+
+def sums(name, contents, as_name=lambda name: name):
+    """Make files, and a list of that *name* in which each has the name that *as_name* gives it, or is not."""
+    def make(folder):
+        files(contents)(folder)
+        lines = [f'{support.sha256(folder / each)}  {as_name(each)}\n' for each in contents if as_name(each)]
+        (folder / name).write_text(''.join(lines))
+    return make
+
+
 class Case(NamedTuple):
     """A host: *expected* is the list of files that it gets, or a part of the error."""
 
@@ -62,6 +80,10 @@ class Case(NamedTuple):
 WRONG = f'{"a1" * 32}'
 REQUIRED = {'k3s_artifact_verify': 'required'}
 K3S = {'k3s_version': V}
+TWO = {f'k3s-{version}-arm64': program('arm64', version) for version in (V, OLD)}
+LISTED_TWICE = support.in_turn(sums('SHA256SUMS', TWO),
+                               sums('sha256sum-arm64.txt', TWO, lambda name: 'k3s-arm64' if V in name else ''))
+WIDE = b'\x28\xb5\x2f\xfd\x00\x88'  # the header of a zstd frame with a window of 128 MiB
 IN_LISTS = {
     'mark': ('{good}  k3s-arm64\n', 'utf-8-sig'), 'utf-16': ('{good}  k3s-arm64\r\n', 'utf-16'),
     'utf-16-le': ('{good}  k3s-arm64\r\n', 'utf-16-le'),
@@ -86,6 +108,19 @@ CASES = [
          variables={'k3s_version': 'v1.29.0+k3s1'}),
     Case('release-name-first', ['{folder}/k3s-arm64'],
          files({'k3s-arm64': program('arm64', OLD), f'k3s-{V}-arm64': program('arm64')})),
+
+    Case('two-releases-in-a-list', [f'{{folder}}/k3s-{OLD}-arm64'], LISTED_TWICE, variables={'k3s_version': OLD}),
+    Case('two-releases-in-a-list-none-asked-for', 'several files are a K3s binary for host', LISTED_TWICE),
+
+    # folders that cannot be looked into are not left out in silence
+    Case('folder-not-mounted', 'the folder {folder}/arm64 for host',
+         linked({'k3s-arm64': program('arm64', OLD)}, arm64='/nowhere')),
+    Case('folder-not-mounted-images', 'is a dangling link to /nowhere. Make it readable, or take it away',
+         linked({'k3s-arm64': program('arm64', OLD), 'a.tar': IMAGES}, arm64='/nowhere'), terms=('images',)),
+    Case('folder-not-mounted-directory', 'the folder {folder}/arm64 for host',
+         linked({}, arm64='/nowhere'), terms=('directory',)),
+    Case('folder-loops', 'is a link that leads back to itself',
+         linked({'k3s-arm64': program('arm64', OLD)}, arm64='arm64')),
 
     # the release in the binary
     Case('asked-for', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64')}), variables=K3S),
@@ -156,6 +191,17 @@ CASES = [
     Case('images-split-of-another-arch', [], files({'i-amd64.tar.zst.aa': b'x'}), terms=('images',)),
     Case('images-split-and-joined', ['{folder}/i-arm64.tar.gz'],
          files({'i-arm64.tar.gz.aa': b'x', 'i-arm64.tar.gz': gzip.compress(IMAGES)}), terms=('images',)),
+    Case('images-split-is-not-a-copy', ['{folder}/i.tar'], files({'i.tar': IMAGES, 'j-arm64.tar.gz.bk': b'x'}),
+         terms=('images',)),
+    Case('images-upper-case', ['{folder}/I-ARM64.TAR.GZ'],
+         files({'I-ARM64.TAR.GZ': gzip.compress(IMAGES), 'I-AMD64.TAR.GZ': b'x'}), terms=('images',)),
+    Case('images-by-two-names', ['{folder}/i.tar.zst'],
+         linked({'store': support.zst(IMAGES)}, i__tar='store', i__tar__zst='store'), terms=('images',),
+         warned='images-by-two-names/i.tar is left out of the image archives: it is no tar archive'),
+    Case('images-window', 'is compressed with a window of 128 MiB, and K3s unpacks one of 32 MiB at most',
+         files({'i.tar.zst': WIDE + b'x' * 100}), terms=('images',)),
+    Case('images-damaged-at-the-end', 'is damaged: ',
+         files({'i.tar.gz': gzip.compress(IMAGES)[:-8] + bytes(8)}), terms=('images',)),
     Case('images-narrowed', ['{folder}/a.tar'], files({'a.tar': IMAGES, 'b.tar': IMAGES, 'c.tar': b''}),
          variables={'k3s_artifact_images': ['a*']}, terms=('images',)),
     Case('images-narrowed-by-a-text', ['{folder}/a.tar', '{folder}/b.tar'],
@@ -223,5 +269,48 @@ def test_what_is_odd_is_warned_of_once_and_nothing_else_is(ran):
     for case in CASES:
         if case.warned:
             assert output.count(''.join(case.warned.split())) == 1, case.name
-    assert output.count('isleftoutoftheimagearchives') == 5  # four, and the part of an archive that is there
-    assert output.count('[WARNING]') == 5 + 2
+    assert output.count('isleftoutoftheimagearchives') == 6  # five, and the part of an archive that is there
+    assert output.count('[WARNING]') == 6 + 2
+
+
+# --- what a task names, beside other releases
+
+
+def staged(folder, named):
+    """Run a task with the file *named* for two hosts; return the run, and the release that each has then."""
+    hosts = {arch: {'k3s_artifact_machine': support.MACHINES[arch], 'k3s_artifact_probe': False,
+                    'k3s_artifact_dest': str(folder / arch / 'k3s')} for arch in ('amd64', 'arm64')}
+    for arch in hosts:
+        (folder / arch).mkdir(exist_ok=True)
+    run = support.play(folder, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
+        {'name': 'stage', 'copy': {'src': str(folder / 'airgap' / named), 'dest': '{{ k3s_artifact_dest }}'}}]}],
+                       hosts=hosts)
+    assert run.rc == 0, run.output
+    assert {arch: support.elf_arch(folder / arch / 'k3s') for arch in hosts} == {arch: arch for arch in hosts}
+    return run, {run.result(arch, 'stage')['k3s_artifact']['version'] for arch in hosts}
+
+
+RELEASED = {'k3s': program('amd64', OLD), 'k3s-arm64': program('arm64', OLD)}
+NAMED = {f'k3s-{V}-{arch}': program(arch) for arch in ('amd64', 'arm64')}
+
+
+@pytest.mark.parametrize('arch', ['amd64', 'arm64'])
+@pytest.mark.parametrize('make', [
+    files({**RELEASED, **NAMED}), sums('SHA256SUMS', {**RELEASED, **NAMED}),
+    sums('SHA256SUMS', {**RELEASED, **NAMED}, lambda name: name if name in RELEASED else ''),
+    support.in_turn(files(NAMED), sums('sha256sum-amd64.txt', RELEASED)),
+], ids=['without a list', 'all in one list', 'a list of the others', "the other release's list"])
+def test_of_two_releases_the_one_that_a_task_names_arrives_on_every_host(tmp_path, arch, make):
+    make(tmp_path / 'airgap')
+    _run, releases = staged(tmp_path, f'k3s-{V}-{arch}')
+    assert releases == {V}
+
+
+def test_where_another_file_takes_the_place_of_a_damaged_one_that_is_named_a_warning_says_so(tmp_path):
+    sums('SHA256SUMS', {**RELEASED, **NAMED})(tmp_path / 'airgap')
+    path = tmp_path / 'airgap' / f'k3s-{V}-arm64'
+    path.write_bytes(path.read_bytes() + b'more')
+    run, releases = staged(tmp_path, path.name)
+    assert releases == {V, OLD}
+    text = ''.join(run.output.split())
+    assert f'{path.name}isnotthereleasedfile' in text and 'airgap/k3s-arm64takesitsplace.' in text

@@ -496,6 +496,12 @@ def test_where_signatures_are_asked_for_a_folder_without_one_is_not_verified(clu
     assert run.rc != 0 and said in ' '.join(run.output.replace('\\"', '"').split()), run.output
 
 
+def test_a_folder_from_the_environment_that_does_not_exist_is_named(cluster):
+    run = cluster.run('airgap.k3s.verify', env={'K3S_ARTIFACT_DIR': '/nowhere'})
+    assert run.rc != 0 and "the artifact directory of host 'localhost' does not exist: there is no /nowhere" in (
+        ' '.join(run.output.split())), run.output
+
+
 def test_links_to_folders_are_followed_where_a_folder_is_verified(cluster):
     """As the lookup follows them; a link to a folder that it is in has no end, and nothing new."""
     other = next(arch for arch in ('arm64', 'amd64') if arch != support.NATIVE)

@@ -41,6 +41,8 @@ LISTS = {
     'absolute path': (f'{A}  /srv/airgap/k3s-arm64\n', {'k3s-arm64': A}),
     'relative path': (f'{A}  dist/artifacts/k3s-arm64\n', {'k3s-arm64': A}),
     'BSD': (f'SHA256 (k3s) = {A}\nSHA256 (dist/k3s-arm64) = {B.upper()}\n', {'k3s': A, 'k3s-arm64': B}),
+    'openssl': (f'SHA2-256(k3s)= {A}\nSHA256(dist/k3s-arm64)= {B}\n', {'k3s': A, 'k3s-arm64': B}),
+    'a name with a backslash': (f'\\{A}  a\\\\b\\nc\n{B}  k3s\n', {'a\\b\nc': A, 'k3s': B}),
     'BSD, a name with brackets': (f'SHA256 (k3s (1)) = {A}\n', {'k3s (1)': A}),
     'signed in the clear': (SIGNED.format(lines=f'{A}  k3s\n- {B}  -k3s'), {'k3s': A, '-k3s': B}),
     'the name alone before a path': (f'{A}  k3s\n{B}  arm64/k3s\n', {'k3s': A}),

@@ -416,6 +416,18 @@ def verify(folder, keyring):
     return support.play(folder, 'airgap.k3s.verify', '-e', json.dumps(settings), home='collection')
 
 
+def test_a_link_within_the_folder_is_as_good_as_what_it_leads_to(tmp_path, keys, airgap):
+    assert bundle(tmp_path, keys, k3s_artifact_sign_key=GOOD).rc == 0
+    (airgap / 'aarch64').symlink_to('arm64')
+    (airgap / 'arm64' / 'k3s-arm64').symlink_to('k3s')
+    good = verify(tmp_path, keys / 'good.gpg')
+    assert good.rc == 0 and 'are those that were signed' in good.output, good.output
+    (airgap / 'loop').symlink_to('loop')
+    (airgap / 'armv7l').symlink_to('amd64')
+    said = verify(tmp_path, keys / 'good.gpg').result('localhost', 'Verify every file')['msg']
+    assert 'loop is a link that leads back to itself' in said and 'armv7l/k3s is a binary for amd64' in said, said
+
+
 def test_the_whole_folder_is_verified_for_every_architecture_and_each_bad_file_is_named(tmp_path, keys, airgap):
     assert bundle(tmp_path, keys, k3s_artifact_sign_key=GOOD).rc == 0
     for keyring, said in ((keys / 'good.gpg', 'those that were signed'), (None, 'verified')):
