@@ -1081,8 +1081,8 @@ class Delivery:
         planned, source = plan(job, node, resume), job.artifact.source
         if (planned.to_send and not planned.refusal and self.mirror.only and self._is_not_at_mirror(source)
                 and not self.relays(job.artifact.sha256)):
-            return planned._replace(refusal=f'{self._is_not_at_mirror(source)}, and k3s_artifact_url_only '
-                                             f'forbids to send it')
+            why = self._is_not_at_mirror(source)
+            return planned._replace(refusal=f'{why}, and k3s_artifact_url_only forbids to send it')
         return planned
 
     def _is_not_at_mirror(self, source):

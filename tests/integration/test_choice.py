@@ -282,9 +282,8 @@ def staged(folder, named):
                     'k3s_artifact_dest': str(folder / arch / 'k3s')} for arch in ('amd64', 'arm64')}
     for arch in hosts:
         (folder / arch).mkdir(exist_ok=True)
-    run = support.play(folder, [{'hosts': 'all', 'gather_facts': False, 'tasks': [
-        {'name': 'stage', 'copy': {'src': str(folder / 'airgap' / named), 'dest': '{{ k3s_artifact_dest }}'}}]}],
-                       hosts=hosts)
+    task = {'name': 'stage', 'copy': {'src': str(folder / 'airgap' / named), 'dest': '{{ k3s_artifact_dest }}'}}
+    run = support.play(folder, [{'hosts': 'all', 'gather_facts': False, 'tasks': [task]}], hosts=hosts)
     assert run.rc == 0, run.output
     assert {arch: support.elf_arch(folder / arch / 'k3s') for arch in hosts} == {arch: arch for arch in hosts}
     return run, {run.result(arch, 'stage')['k3s_artifact']['version'] for arch in hosts}
