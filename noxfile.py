@@ -20,7 +20,7 @@ import nox
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / 'tests'))
 
-import pages  # noqa: E402
+import pages  # noqa: E402 (it is a module of the tests, which the line above makes known)
 
 BUILD = ROOT / 'build'
 RECORDS = BUILD / 'matrix'  # what `tests` leaves for `table`, one file for each row

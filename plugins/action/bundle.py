@@ -24,12 +24,14 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 from ansible.utils.display import Display
 
+from ansible_collections.airgap.k3s.plugins.action.relay import LOOKUP
 from ansible_collections.airgap.k3s.plugins.action.release import check_directory, check_version, sync_folder
 from ansible_collections.airgap.k3s.plugins.action.report import is_for_people, size_text
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
-    BINARY_NAMES, BY_MACHINE, SIGNATURES, SIGNED_ADVICE, SIGNED_LIST, ArtifactError, escapes, is_released_archive,
-    is_versioned_binary, opened, parse_elf, parse_key, read_small, reading, resolve_host, run_folder, shown,
-    signature_of, signed_digest, signed_lines_of, split_archive, verified_archive, verified_binary, verified_script)
+    BINARY_NAMES, BY_MACHINE, SIGNATURES, SIGNED_ADVICE, SIGNED_LIST, ArtifactError, escapes, head_of,
+    is_released_archive, is_versioned_binary, opened, parse_elf, parse_key, read_small, reading, resolve_host,
+    run_folder, shown, signature_of, signed_digest, signed_lines_of, split_archive, verified_archive, verified_binary,
+    verified_script)
 
 ARGUMENTS = {
     'dir': {'type': 'path'}, 'path': {'type': 'path'}, 'version': {}, 'extra': {'type': 'list', 'elements': 'raw'},
@@ -37,7 +39,6 @@ ARGUMENTS = {
     'keyring': {'type': 'path'},
 }
 
-LOOKUP = 'airgap.k3s.k3s_artifact'
 MANIFEST = 'manifest.json'
 SIGNATURE_NAMES = [name for names in SIGNATURES.values() for name in names]
 MADE = {MANIFEST, SIGNED_LIST, *SIGNATURE_NAMES}
@@ -127,8 +128,8 @@ def arch_of(name, path):
     if len(archs) == 1:
         return archs[0]
     if base in BINARY_NAMES or is_versioned_binary(base):
-        with contextlib.suppress(ArtifactError), opened(path) as (file, _status):
-            return parse_elf(file.read(64)).arch
+        with contextlib.suppress(ArtifactError):
+            return parse_elf(head_of(path)).arch
     return None
 
 

@@ -652,11 +652,16 @@ def what_is_installed(job: Job, node: Node) -> str:
     return 'wrong architecture' if job.kind == 'binary' and node.holds != job.artifact.arch else 'different'
 
 
+def given(wish: object) -> object:
+    """Return an owner or a group as a task gives it, also the number 0; '' where it gives none."""
+    return '' if wish is None else wish
+
+
 def has_attributes(job: Job, status: dict) -> bool:
     return all(str(wanted) in map(str, there) for wanted, there in (
         (job.mode, [status.get('mode')]),
-        ('' if job.owner is None else job.owner, ['', status.get('owner'), status.get('uid')]),
-        ('' if job.group is None else job.group, ['', status.get('group'), status.get('gid')])))
+        (given(job.owner), ['', status.get('owner'), status.get('uid')]),
+        (given(job.group), ['', status.get('group'), status.get('gid')])))
 
 
 def refusal(job: Job, node: Node, action: str, to_send: int) -> str | None:
@@ -677,7 +682,7 @@ def refusal(job: Job, node: Node, action: str, to_send: int) -> str | None:
     if is_older(artifact.version, node.version) and job.kind == 'binary' and not job.downgrade:
         return (f'it has K3s {node.version}, and {artifact.source} is {artifact.version}: K3s does not support going '
                 f'back. Set k3s_artifact_downgrade: true to do it all the same')
-    if not node.is_root and job.owner not in (None, '') and str(job.owner) not in (node.user, node.uid):
+    if not node.is_root and str(given(job.owner)) not in ('', node.user, node.uid):
         return f'the user {node.user} cannot give {job.dest} to {job.owner}: only root can. Use become: true'
     if action == 'attributes':
         return refusal_of_attributes(job, node)
@@ -996,8 +1001,8 @@ def variables_of(job, node, planned=None):
     partial = node.partial(job.artifact.sha256) if planned and planned.start else None
     return {
         **job.target.variables(), 'only': '', 'token': '', 'waiting': '', 'from': '', 'url': '',
-        'machine': node.machine, 'mode': job.mode, 'owner': '' if job.owner is None else job.owner,
-        'group': '' if job.group is None else job.group, 'probe': 'yes' if job.trial else '', 'previous': job.previous,
+        'machine': node.machine, 'mode': job.mode, 'owner': given(job.owner),
+        'group': given(job.group), 'probe': 'yes' if job.trial else '', 'previous': job.previous,
         # The owner that is there is kept where that is allowed, as core's copy does.
         'keep': '{uid}:{gid}'.format(**node.status) if node.status else '',
         'start': planned.start if planned else 0, 'old': f'{partial.place} {partial.pid}' if partial else ''}
@@ -1078,14 +1083,12 @@ class Delivery:
                 resume = resume_at(file, job.artifact.source, partial)
         absent = node.kind == 'absent'
         self._kept = f'Nothing is at {job.dest}' if absent else f'What was at {job.dest} before is still there'
-        planned, source = plan(job, node, resume), job.artifact.source
-        if (planned.to_send and not planned.refusal and self.mirror.only and self._is_not_at_mirror(source)
-                and not self.relays(job.artifact.sha256)):
-            why = self._is_not_at_mirror(source)
-            return planned._replace(refusal=f'{why}, and k3s_artifact_url_only forbids to send it')
+        planned, lacking = plan(job, node, resume), self.mirror.only and self._lacking_at_mirror(job.artifact.source)
+        if lacking and planned.to_send and not planned.refusal and not self.relays(job.artifact.sha256):
+            return planned._replace(refusal=f'{lacking}, and k3s_artifact_url_only forbids to send it')
         return planned
 
-    def _is_not_at_mirror(self, source):
+    def _lacking_at_mirror(self, source):
         """Say why the mirror does not have a file; '' where it may have it, or there is no mirror."""
         mirror = self.mirror
         return '' if not mirror.url or mirror.url_of(source) else (
@@ -1302,7 +1305,7 @@ class Delivery:
         if mirror.url_of(source):
             yield 'fetch', mirror.url_of(source), mirror
         elif mirror.url:
-            why = self._is_not_at_mirror(source)
+            why = self._lacking_at_mirror(source)
             if mirror.only:
                 self.fail(f'{why}, and k3s_artifact_url_only forbids to send it. {self._kept}.')
             display.warning(f'{self._host}: {why}: it is sent.')

@@ -29,14 +29,13 @@ from ansible_collections.airgap.k3s.plugins.action.copy import (
     ARCHIVE_SUFFIXES, CAME, COMMON, IMAGES_DIRECTORY, INSTALL_PATH, INSTALL_SCRIPT_NAME, Delivery, Job, StagingError,
     Target, becomes_unprivileged, checked_path, checked_switch, kept, mirror_of, plain, said, shell_of)
 from ansible_collections.airgap.k3s.plugins.action.relay import (
-    RELAY_DIRECTORY, Relay, Site, count_of, found_at_site, site_of, turn)
+    LOOKUP, RELAY_DIRECTORY, Relay, Site, count_of, found_at_site, site_of, turn)
 from ansible_collections.airgap.k3s.plugins.action.report import counted, host_row, is_for_people
 from ansible_collections.airgap.k3s.plugins.lookup import k3s_artifact
 from ansible_collections.airgap.k3s.plugins.plugin_utils.rpm import (
     Package, is_newer, is_selinux_package, read_package)
 
 display = Display()
-LOOKUP = 'airgap.k3s.k3s_artifact'
 lookup_loader.get(LOOKUP, class_only=True)  # once in Ansible's own process, not again in that of each host
 
 DATA_DIRECTORY = '/var/lib/rancher/k3s'

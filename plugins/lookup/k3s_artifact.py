@@ -1150,8 +1150,9 @@ def look_into(file, path, size):
     file.seek(0)
     if not head or describe_content(head).startswith('is an HTML'):
         return Content('broken', describe_content(head), ())
-    if format_of(path) == 'zstd' and window_of(head) > WINDOW_LIMIT:
-        return Content('window', f'is compressed with a window of {window_of(head) // MIB} MiB, and K3s unpacks one of '
+    window = window_of(head) if format_of(path) == 'zstd' else 0
+    if window > WINDOW_LIMIT:
+        return Content('window', f'is compressed with a window of {window // MIB} MiB, and K3s unpacks one of '
                                  f'{WINDOW_LIMIT // MIB} MiB at most: compress it with zstd --long=25, or without', ())
     try:
         with unpacked(file, path, head) as stream:
@@ -1891,7 +1892,8 @@ class LookupModule(LookupBase):
             if name in BINARY_NAMES:
                 yield self._first_candidate(host, beside)
             yield from ((path, beside) for path in same)
-            yield self._first_candidate(host, beside)
+            if name not in BINARY_NAMES:
+                yield self._first_candidate(host, beside)
         if named is None or self.root is not None:
             yield self._first_candidate(host, self.root)
 
@@ -2013,8 +2015,7 @@ class LookupModule(LookupBase):
 
     def is_elf_executable(self, path):
         try:
-            with opened(path) as (file, _status):
-                return parse_elf(file.read(64)).type in ELF_EXECUTABLE_TYPES
+            return parse_elf(head_of(path)).type in ELF_EXECUTABLE_TYPES
         except ArtifactError:
             return False
 
