@@ -8,6 +8,7 @@ What needs TLS and a real web server is in lab/test_download.py.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -771,7 +772,8 @@ def test_a_killed_run_leaves_what_was_there_and_the_next_run_continues(tmp_path,
     before = files(tmp_path)
     process = started(tmp_path, server, 'slow')
     for pid in reversed(family(process.pid)):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.communicate()
     assert files(tmp_path).keys() - set(partial(tmp_path)) == before.keys() and old.read_text() == OLD
 

@@ -143,11 +143,16 @@ def namespace(pid, kind):
     return None
 
 
-def kill(pids, timeout=10):
-    """Kills processes and waits until they are gone."""
+def send(pids, number):
+    """Sends a signal to those of the processes that have not ended."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
+
+
+def kill(pids, timeout=10):
+    """Kills processes and waits until they are gone."""
+    send(pids, signal.SIGKILL)
     wait_until(lambda: not any(_alive(pid) for pid in pids), timeout, 'A killed process does not end.')
 
 

@@ -236,6 +236,11 @@ def test_a_controller_that_vanishes_is_replaced_at_once_and_its_old_session_inst
     injected.append('the controller vanishes')
 
 
+def playbook_of(here):
+    """The processes of the run, the one that was started first."""
+    return sorted(pid for pid in system.process_ids() if str(here.folder / 'inventory.yml') in system.command_line(pid))
+
+
 def test_an_old_session_that_wakes_up_does_not_undo_a_newer_release(site, injected):
     """The controller was asleep, not gone: what it goes on to say of the node must be what it has done there."""
     here = site('slow', BIG)
@@ -247,27 +252,20 @@ def test_an_old_session_that_wakes_up_does_not_undo_a_newer_release(site, inject
     with ThreadPoolExecutor() as pool:
         first = pool.submit(here.play)
         reach(arrived(here, 0.5), first)
-        asleep = [pid for pid in system.process_ids() if str(here.folder / 'inventory.yml') in system.command_line(pid)]
-        for pid in asleep:
-            os.kill(pid, signal.SIGSTOP)
+        asleep = playbook_of(here)
+        system.send(asleep, signal.SIGSTOP)
         here.node.throttle(RATE)
         try:
             second = here.play(folder=folder, arguments={'src': str(other)})
             assert second.rc == 0, second.output
             assert support.sha256(here.path) == support.sha256(other)
         finally:
-            for pid in asleep:
-                os.kill(pid, signal.SIGCONT)
+            system.send(asleep, signal.SIGCONT)
         result = first.result()
     assert support.sha256(here.path) in (support.sha256(other), here.new)
     assert (support.sha256(here.path) == here.new) == (result.rc == 0), 'whoever says so has done it'
     assert here.files() == here.before | {K3S} or all('.k3s-artifact.' in path for path in here.files() - here.before)
     injected.append('a session that was asleep')
-
-
-def playbook_of(here):
-    """The processes of the run, the one that was started first."""
-    return sorted(pid for pid in system.process_ids() if str(here.folder / 'inventory.yml') in system.command_line(pid))
 
 
 @pytest.mark.parametrize('way', ['the worker is killed', 'Ctrl-C', 'the task reaches its timeout', 'the run is killed'])
@@ -281,8 +279,7 @@ def test_what_ends_the_run_ends_the_transfer_and_nothing_is_put_in_place_afterwa
             reach(lambda: here.partial.exists() and here.partial.stat().st_size > BIG / 5, run)
             first, *workers = playbook_of(here)
             if way == 'Ctrl-C':
-                for pid in [first, *workers]:
-                    os.kill(pid, signal.SIGINT)
+                system.send([first, *workers], signal.SIGINT)
             elif way == 'the run is killed':
                 system.kill([first, *workers])
             else:
