@@ -25,13 +25,14 @@ from ansible.plugins.loader import lookup_loader
 from ansible.utils.display import Display
 
 from ansible_collections.airgap.k3s.plugins.action.relay import LOOKUP
-from ansible_collections.airgap.k3s.plugins.action.release import check_directory, check_version, sync_folder
+from ansible_collections.airgap.k3s.plugins.action.release import (
+    MANIFEST, SIGNATURE_NAMES, check_directory, check_version, sync_folder)
 from ansible_collections.airgap.k3s.plugins.action.report import is_for_people, size_text
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
-    BINARY_NAMES, BY_MACHINE, SIGNATURES, SIGNED_ADVICE, SIGNED_LIST, ArtifactError, escapes, head_of,
-    is_released_archive, is_versioned_binary, opened, parse_elf, parse_key, read_small, reading, resolve_host,
-    run_folder, shown, signature_of, signed_digest, signed_lines_of, split_archive, verified_archive, verified_binary,
-    verified_script)
+    BINARY_NAMES, BY_MACHINE, LIST_LIMIT, SIGNATURES, SIGNED_ADVICE, SIGNED_LIST, ArtifactError, archs_in, escapes,
+    head_of, is_released_archive, is_versioned_binary, lines_of_list, listed_digest, opened, parse_elf, parse_key,
+    read_small, reading, resolve_host, run_folder, shown, signature_of, signed_digest, signed_lines_of, split_archive,
+    verified_archive, verified_binary, verified_script)
 
 ARGUMENTS = {
     'dir': {'type': 'path'}, 'path': {'type': 'path'}, 'version': {}, 'extra': {'type': 'list', 'elements': 'raw'},
@@ -39,8 +40,6 @@ ARGUMENTS = {
     'keyring': {'type': 'path'},
 }
 
-MANIFEST = 'manifest.json'
-SIGNATURE_NAMES = [name for names in SIGNATURES.values() for name in names]
 MADE = {MANIFEST, SIGNED_LIST, *SIGNATURE_NAMES}
 SIGN_SECONDS = 120  # for one signature; a key on a card may wait for a finger
 BLOCK = 1 << 20  # bytes
@@ -108,7 +107,7 @@ def extra_files(extra):
 
 def described(name, path):
     """Return the :class:`File` at *path*, or raise what stands in the way."""
-    if not name.isprintable() or '\\' in name:
+    if not name.isprintable() or '\\' in name or name != name.strip():
         raise ArtifactError(f'{shown(name)} is a name that a list cannot hold. Rename the file.')
     try:
         with opened(path) as (file, status):
@@ -124,39 +123,64 @@ def arch_of(name, path):
     if architecture and architecture.binary:
         return architecture.arch
     base = os.path.basename(name)
-    archs = (split_archive(base) or ((), (), ()))[2]
+    archs = archs_in(base)
     if len(archs) == 1:
         return archs[0]
-    if base in BINARY_NAMES or is_versioned_binary(base):
+    if not archs and (base in BINARY_NAMES or is_versioned_binary(base)):
         with contextlib.suppress(ArtifactError):
             return parse_elf(head_of(path)).arch
     return None
 
 
 def examine(root, files, version, verify='auto', keyring=None):
-    """Return (name, why) of each file that the lookup would refuse, and the release of each binary by name.
+    """Return (name, why) of each file that the lookup would refuse, the release of each binary by name, and the names
+    that a checksum list vouches for.
 
     *verify*: as in the lookup; *keyring*: the path of a public key: then each file must be in the signed list.
     """
-    problems, releases = [], {}
+    problems, releases, listed = [], {}, set()
     for file in files:
         base, arch, path = os.path.basename(file.name), arch_of(file.name, file.path), file.path
         if not escapes(root, path):  # a link to another file of the folder is signed under the name of that one
             path = os.path.join(root, os.path.relpath(os.path.realpath(path), os.path.realpath(root)))
         machine = next((machine for machine, row in BY_MACHINE.items() if row.arch == arch), None)
-        host = resolve_host('localhost', machine or 'x86_64', {})
+        host, artifact = resolve_host('localhost', machine or 'x86_64', {}), None
         try:
             if keyring and file.sha256 != signed_digest(path, (), root, keyring):
                 raise ArtifactError('is not the file that was signed: its SHA-256 differs', 'signature')
             if base in BINARY_NAMES or is_versioned_binary(base):
-                releases[file.name] = verified_binary(path, host, verify, version, root, keyring).version
+                artifact = verified_binary(path, host, verify, version, root, keyring)
+                releases[file.name] = artifact.version
             elif base == 'k3s-install.sh':
-                verified_script(path, host, verify, root, keyring)
+                artifact = verified_script(path, host, verify, root, keyring)
             elif machine and is_released_archive(base) and split_archive(base):
-                verified_archive(path, host, verify, root, keyring)
+                artifact = verified_archive(path, host, verify, root, keyring)
         except ArtifactError as error:
             problems.append((file.name, error))
-    return problems, releases
+        if artifact and {*artifact.verified} - {'ELF header', 'images'}:
+            listed.add(file.name)
+    return problems, releases, listed
+
+
+def compare(root, files):
+    """Return (name, why) of each file that is not what SHA256SUMS of the folder *root* says, and the names in it.
+
+    A line with the path of another machine counts for the file at its end.
+    """
+    path = os.path.join(root, SIGNED_LIST)
+    if not os.path.lexists(path):
+        return [], set()
+    try:
+        lines = lines_of_list(path, path)
+        digests = {file.name: listed_digest(lines, file.name) for file in files}
+    except ArtifactError as error:
+        return [(SIGNED_LIST, error)], set()
+    problems = [(file.name, ArtifactError(f'is not the listed file: its SHA-256 is {file.sha256}, but {SIGNED_LIST} '
+                                          f'says {digests[file.name]}'))
+                for file in files if digests[file.name] not in (None, file.sha256)]
+    problems += [(line, ArtifactError(f'is missing, and {SIGNED_LIST} names it')) for line in lines
+                 if not any(f'/{line}'.endswith(f'/{file.name}') for file in files)]
+    return problems, {name for name, digest in digests.items() if digest}
 
 
 def one_release(root, releases):
@@ -399,7 +423,7 @@ class ActionModule(ActionBase):
     def _bundle(self, options, result):
         root = self._root(options)
         path = os.path.normpath(options['path'] or f'{root}.tar')
-        if not os.path.isabs(path) or f'{path}/'.startswith(f'{root}/'):
+        if not os.path.isabs(path) or not escapes(root, os.path.dirname(path)):
             raise ArtifactError(f'k3s_bundle_file is {shown(path)}: write a whole path outside of {root}.')
         extra = extra_files(options['extra'])
         if not os.path.isdir(root):
@@ -427,20 +451,24 @@ class ActionModule(ActionBase):
         verify = 'signed' if keyring else 'auto' if verify == 'none' else verify
         names, _links = names_below(root, follow=True)
         names += [MANIFEST] if os.path.lexists(os.path.join(root, MANIFEST)) else []
-        listed, files, problems = signed_names(root, keyring) if verify == 'signed' else (), [], []
+        signed, files, problems = signed_names(root, keyring) if verify == 'signed' else (), [], {}
         for name in names:
             try:
                 files.append(described(name, os.path.join(root, name)))
             except ArtifactError as error:
-                problems.append((name, error.__cause__ or error))
-        more, releases = examine(root, files, options['version'] or '', verify, keyring)
-        problems += [*more, *((name, ArtifactError('is missing, and the signed list names it', 'signature'))
-                              for name in listed if name not in names)]
-        self._raise(root, sorted(problems, key=lambda problem: problem[0]))
+                problems[name] = error.__cause__ or error
+        different, compared = ([], set()) if signed else compare(root, files)
+        refused, releases, listed = examine(root, files, options['version'] or '', verify, keyring)
+        problems.update(different)
+        problems.update(refused)
+        problems.update((name, ArtifactError('is missing, and the signed list names it', 'signature'))
+                        for name in signed if name not in names)
+        self._raise(root, sorted(problems.items()))
         release = one_release(root, releases)
         result.update(changed=False, release=release, files=names)
-        result['msg'] = (f'All {len(names)} files in {root} are {"those that were signed" if listed else "verified"}: '
-                         f'K3s {release or "of no known release"}.')
+        result['msg'] = (f'All {len(names)} files in {root} are those that were signed' if signed else
+                         f'No bad file among the {len(names)} in {root}, of which {len(listed | compared)} are in a '
+                         f'checksum list that nobody vouches for') + f': K3s {release or "of no known release"}.'
         if is_for_people(C.DEFAULT_STDOUT_CALLBACK, context.CLIARGS):
             Display().display(result['msg'])
 
@@ -449,14 +477,18 @@ class ActionModule(ActionBase):
         result['warnings'] = [f'{root}/{name} is a link to a folder, which is not packed.' for name in links]
         sources = {**{name: os.path.join(root, name) for name in names}, **extra}
         files = [described(name, sources[name]) for name in sorted(sources)]
-        problems, releases = examine(root, files, options['version'] or '')
-        self._raise(root, problems)
+        problems, releases, _listed = examine(root, files, options['version'] or '')
+        earlier = f', or take away {SIGNED_LIST}, the list of an earlier bundle, if they were replaced on purpose'
+        self._raise(root, problems, earlier if os.path.lexists(os.path.join(root, SIGNED_LIST)) else '')
         release = one_release(root, releases)
 
         manifest = manifest_of(release, files)
         made = {MANIFEST: manifest}
         lines = {**{file.name: file.sha256 for file in files}, MANIFEST: hashlib.sha256(manifest).hexdigest()}
         made[SIGNED_LIST] = ''.join(f'{lines[name]}  {name}\n' for name in sorted(lines)).encode()
+        if len(made[SIGNED_LIST]) > LIST_LIMIT:
+            raise ArtifactError(f'{root} holds {len(files)} files, more than {SIGNED_LIST} can name in {LIST_LIMIT} '
+                                f'bytes. Pack those that belong together (charts, packages) into one file.')
         there = {name: content_of(os.path.join(root, name)) for name in (*made, *SIGNATURE_NAMES)}
         stale = [name for name in SIGNATURE_NAMES if there[name] is not None and (
             options['sign_key'] or there[SIGNED_LIST] != made[SIGNED_LIST])]
@@ -497,12 +529,12 @@ class ActionModule(ActionBase):
                          f'for {", ".join(result["arches"])}, {signed}.')
 
     @staticmethod
-    def _raise(root, problems):
+    def _raise(root, problems, otherwise=''):
         if problems:
             said = '; '.join(f'{name} {error}' for name, error in problems[:20])
             more = f'; and {len(problems) - 20} more' if len(problems) > 20 else ''
             advice = next((SIGNED_ADVICE[error.kind] for _name, error in problems if error.kind in SIGNED_ADVICE),
-                          'Download the release again.')
+                          f'Download the release again{otherwise}.')
             raise ArtifactError(f'{len(problems)} of the files in {root} cannot be used: {said}{more}. {advice}')
 
     @staticmethod

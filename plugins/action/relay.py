@@ -77,7 +77,10 @@ serve() {
     while port_is_open; do n=$(( n + 1 )); [ "$n" -lt 5 ] || fail "port $port is in use"; sleep 1; done
     alive=$folder/alive.$word
     [ -n "$told" ] || addresses="$addresses $(set -- $SSH_CONNECTION; printf %s "$3") $(hostname -I || hostname -i)"
-    for a in $addresses; do
+    # What is the node's alone comes last: a node behind a tunnel has nothing else in the inventory.
+    last=
+    for a in $addresses; do case $a in 127.*|::1) last="$last $a" ;; *) set -- "$@" "$a" ;; esac; done
+    for a in "$@" $last; do
         : >"$alive"
         { trap '' HUP
           ( listen "$a" ) & s=$!

@@ -32,8 +32,8 @@ from ansible.utils.display import Display
 
 from ansible_collections.airgap.k3s.plugins.action.copy import is_read_by_people
 from ansible_collections.airgap.k3s.plugins.lookup.k3s_artifact import (
-    BY_MACHINE, ARCHITECTURES, ArtifactError, check_elf, describe_content, opened, parse_checksum_list, reading,
-    resolve_host, shown)
+    BY_MACHINE, ARCHITECTURES, SIGNATURES, SIGNED_LIST, ArtifactError, check_elf, describe_content, lines_of_list,
+    opened, parse_checksum_list, reading, resolve_host, shown)
 
 display = Display()
 
@@ -41,6 +41,9 @@ BY_ARCH = {row.arch: row for row in ARCHITECTURES if row.binary}
 ARCHES = ', '.join(BY_ARCH)
 ARCHIVES = {'zst': '.tar.zst', 'gz': '.tar.gz', 'plain': '.tar', 'none': None}
 SCRIPT = 'k3s-install.sh'
+# What a bundle has besides SHA256SUMS.
+MANIFEST = 'manifest.json'
+SIGNATURE_NAMES = [name for names in SIGNATURES.values() for name in names]
 
 ARGUMENTS = {
     'version': {}, 'dir': {'type': 'path'}, 'arches': {'type': 'list', 'elements': 'str'}, 'images': {'default': 'zst'},
@@ -56,6 +59,8 @@ FILE_LIMIT = 2 << 30  # bytes of a binary or an archive; K3s's largest has 0.8 G
 SLOWEST = 4096  # bytes a second
 REDIRECTS = 10
 BLOCK = 1 << 18  # bytes
+
+NOT_THERE = (403, 404)  # what servers say of a file that they do not have; a store of objects may say the first
 
 PROGRESS_AFTER = PROGRESS_EVERY = 5  # seconds
 
@@ -591,20 +596,34 @@ class ActionModule(ActionBase):
             options['password'] = str(self._templar.template(task_vars['k3s_download_password']))
         client = Client(options)
         url = f'{options["url"].rstrip("/")}/{quote(options["version"])}'
-        lists = {arch: self._list(client, f'{url}/sha256sum-{arch}.txt', arch, guessed) for arch in arches}
-        if all(data is None for data in lists.values()):
+        lists, without = {}, {}
+        for arch in arches:
+            try:
+                lists[arch] = client.text(f'{url}/sha256sum-{arch}.txt')
+            except FetchError as error:
+                without[arch] = error
+                if not guessed or error.status not in NOT_THERE:
+                    raise no_list(url, arch, error) from error
+        refused = next((arch for arch, error in without.items() if error.status != 404), None)
+        if not lists and refused:
+            raise no_list(url, refused, without[refused])
+        if not lists:
             raise ArtifactError(f'There is no checksum list below {url}/ (404). {ADVICE[404]}')
         script = self._script(client, options['install_url']) if options['install_url'] else None
         archive = ARCHIVES[options['images']]
         folders = [Folder(options['dir'], arch, options['version'], archive, data, script,
                           f'{url}/sha256sum-{arch}.txt')
-                   for arch, data in lists.items() if data is not None]
+                   for arch, data in lists.items()]
         for folder in folders:
             folder.look()
+        outdated = outdated_list(options['dir'], folders)
 
         result.update(changed=False, files=[], removed=[], warnings=client.warnings,
                       arches=[folder.arch for folder in folders],
-                      arches_without_release=[arch for arch, data in lists.items() if data is None])
+                      arches_without_release=list(without))
+        for path in () if self._task.check_mode else outdated:
+            with writing(options['dir']):
+                os.unlink(path)
         for folder in folders:
             came = {item.name: 'missing' for item in folder.missing}
             if not self._task.check_mode and (folder.missing or folder.stale):
@@ -612,6 +631,8 @@ class ActionModule(ActionBase):
             result['changed'] |= bool(folder.missing or folder.stale)
             result['files'] += [described(folder, item, came.get(item.name, 'present')) for item in folder.items]
             result['removed'] += [os.path.join(folder.path, name) for name in folder.stale]
+        result['removed'] += outdated
+        result['changed'] |= bool(outdated)
         result['msg'] = summary(options, result, self._task.check_mode)
         result['lines'] = [result['msg'], *map(line, result['files'])]
         result['lines'] += [f'{path}: of another release, removed' for path in result['removed']]
@@ -626,16 +647,6 @@ class ActionModule(ActionBase):
         return {name: machine(task_vars['hostvars'][name]) for name in hosts}
 
     @staticmethod
-    def _list(client, url, arch, guessed):
-        """Return the checksum list as it came, None if there is none and nobody asked for this arch."""
-        try:
-            return client.text(url)
-        except FetchError as error:
-            if guessed and error.status == 404:
-                return None
-            raise ArtifactError(f'No checksum list for {arch} from {url}: {error}. {error.advice}') from error
-
-    @staticmethod
     def _script(client, url):
         """Return the install script. No release and no checksum vouches for it, but TLS, or the mirror."""
         try:
@@ -647,6 +658,25 @@ class ActionModule(ActionBase):
         except FetchError as error:
             raise ArtifactError(f'No install script from {url}: {error}. Set k3s_download_install_url to an address '
                                 f"that has it, or to '' to go without.") from error
+
+
+def no_list(url, arch, error):
+    return ArtifactError(f'No checksum list for {arch} from {url}/sha256sum-{arch}.txt: {error}. {error.advice}')
+
+
+def outdated_list(root, folders):
+    """Return the paths of a bundle's list in *root*, of what signs and of what describes it, the signature first, where
+    it names another file than those that come; [] for a list that somebody else has made."""
+    paths = [os.path.join(root, name) for name in (*SIGNATURE_NAMES, SIGNED_LIST, MANIFEST)]
+    there = [path for path in paths if os.path.lexists(path)]
+    if paths[-1] not in there or paths[-2] not in there:
+        return []
+    try:
+        lines = lines_of_list(paths[-2], root)
+    except ArtifactError:
+        return []
+    names = {f'{folder.arch}/{item.name}': item.sha256 for folder in folders for item in folder.items}
+    return there if any(lines.get(name, digest) != digest for name, digest in names.items()) else []
 
 
 def described(folder, item, state):

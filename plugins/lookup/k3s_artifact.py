@@ -55,8 +55,9 @@ options:
       - V(script) is the absolute path of the verified install script C(k3s-install.sh) beside the image archives, none
         or one.
       - V(directory) is the folder of the host's architecture in the artifact directory, for C(airgap_dir) in the
-        inventory of k3s-ansible. The binary that k3s-ansible picks from it is verified. Where the artifact directory
-        has SELinux packages (C(k3s-selinux*.rpm)) that the folder lacks, a warning says so.
+        inventory of k3s-ansible. The binary that k3s-ansible picks from it is verified, and so are the image archives
+        for the host and C(k3s-install.sh) in it. Where the artifact directory has SELinux packages
+        (C(k3s-selinux*.rpm)) that the folder lacks, a warning says so.
       - V(sha256) is the SHA-256 digest of the verified binary, in lower-case hexadecimal digits.
     type: list
     elements: str
@@ -98,8 +99,8 @@ options:
       - With V(auto), the binary must be an ELF executable of the host's class, byte order and machine, and complete.
         Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned
         of. The lists are C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a
-        folder of the artifact directory also C(SHA256SUMS) above it, where that names the folder (C(arm64/k3s)). A
-        renamed binary counts under its release name.
+        folder of the artifact directory also C(sha256sum-<arch>.txt) above it, and C(SHA256SUMS) where that names the folder
+        (C(arm64/k3s)). A renamed binary counts under its release name.
       - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in the
         clear.
       - V(required) is as V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not
@@ -294,9 +295,9 @@ ARCHIVE_MAGIC = {'zstd': (b'\x28\xb5\x2f\xfd', b'\x50\x2a\x4d\x18'), 'gzip': b'\
 ARCHIVE_SUFFIXES = ('.tar.zst', '.tzst', '.tar.gz', '.tgz', '.tar', '.tar.bz2', '.tbz', '.tar.lz4')
 # Other compressions and containers that people keep beside them, which K3s does not import.
 OTHER_SUFFIXES = ('.tar.xz', '.txz', '.tar.br', '.zip')
-# A part of an archive that was split, by its ending: .aa (split), .part1, .001
+# A part of an archive that was split, by its ending: .aa (split), .part1, .part.aa, .001
 ARCHIVE_PART = re.compile(r'(.+\.(?:tar(?:\.(?:zst|gz|bz2|lz4))?|tzst|tgz|tbz))\.'
-                          r'(?:(?!bk)[a-c][a-y]|part[-_]?\d+|\d{2,4})', re.IGNORECASE)
+                          r'(?:(?!bk)[a-c][a-y]|part[-_.]?(?:\d+|[a-c][a-y])|\d{2,4})', re.IGNORECASE)
 # By these names K3s publishes its own archives: they are believed where they cannot be looked into.
 RELEASED_ARCHIVE = 'k3s-airgap-images-'
 
@@ -311,7 +312,12 @@ ARCH_WORD = re.compile(r'(?<![a-z0-9])(?!(?<=\.)386)(?:{})(?![a-z0-9])'.format(
 
 # A K3s binary that somebody saved with its version in the name.
 VERSIONED_BINARY = re.compile(r'k3s[-_.].*\d+\.\d+\.\d+.*', re.IGNORECASE)
-NO_BINARY = (*ARCHIVE_SUFFIXES, *OTHER_SUFFIXES, '.txt', '.sha256', '.sh', '.asc', '.sig', '.minisig', '.json', '.rpm')
+# What people keep beside a file: what it is, its digest, its signature.
+BESIDE = ('.txt', '.sha256', '.sha256sum', '.asc', '.sig', '.minisig', '.pem', '.json', '.md', '.yaml', '.yml', '.log')
+NO_BINARY = (*ARCHIVE_SUFFIXES, *OTHER_SUFFIXES, *BESIDE, '.sh', '.rpm')
+
+# A release in the name of a file, in whose tags of images - stands for +.
+RELEASE_WORD = re.compile(r'(?<![\w.])v?(\d+\.\d+\.\d+(?:-(?:alpha|beta|rc)[\d.]*)?)[-+_](k3s\d+)(?!\w)')
 
 # What K3s's policy for SELinux comes as.
 SELINUX_PACKAGE = re.compile(r'(?:k3s-selinux|container-selinux|selinux-policy).*(?<!\.src)\.rpm')
@@ -863,14 +869,15 @@ def list_names(path: str, arch: str) -> list[str]:
 def expected_digest(path, arch, names, root=None):
     """Return the digest that a list gives for the first of *names*, that list's name, and the lists that are there.
 
-    Where no list names any of them, digest and name are None. Lists are beside *path* (:func:`list_names`), and
-    SHA256SUMS of the artifact directory *root* where *path* is in a folder of it. The list of one file may be a bare
-    digest.
+    Where no list names any of them, digest and name are None. Lists are beside *path* (:func:`list_names`), and where
+    *path* is in a folder of the artifact directory *root*, SHA256SUMS of that and the release's own list. The list of
+    one file may be a bare digest.
     """
     folder = os.path.dirname(path)
     places = [(os.path.join(folder, name), '') for name in list_names(path, arch)]
     if root and os.path.dirname(folder) == os.path.normpath(root):
-        places.append((os.path.join(root, 'SHA256SUMS'), os.path.basename(folder)))
+        places += [(os.path.join(root, 'SHA256SUMS'), os.path.basename(folder)),
+                   (os.path.join(root, f'sha256sum-{arch}.txt'), '')]
     there, lists = [place for place in places if os.path.lexists(place[0])], {}
     for name in names:
         for list_path, below in there:
@@ -881,7 +888,8 @@ def expected_digest(path, arch, names, root=None):
                 digest = listed_digest(lists[list_path], name, below)
             except ArtifactError as error:
                 raise ArtifactError(f'cannot be verified: the checksum list {list_name} '
-                                    f'{"above" if below else "beside"} it {error}', 'list') from error
+                                    f'{"beside" if os.path.dirname(list_path) == folder else "above"} it {error}',
+                                    'list') from error
             if digest:
                 return digest, list_name, [list_name]
     return None, None, [os.path.basename(list_path) for list_path, _below in there]
@@ -1488,6 +1496,11 @@ def other_words(name: str, host: Host) -> list[str]:
     return [other.lower() for other in (*(head + word + tail for word in words if word in ARCH_WORDS), *without)]
 
 
+def archs_in(name: str) -> tuple[str, ...]:
+    """Return the archs that a file's name says it is for, () where it says none."""
+    return tuple(dict.fromkeys(ARCH_WORDS[word.lower()] for word in ARCH_WORD.findall(name)))
+
+
 def split_archive(name: str) -> tuple[str, str, tuple[str, ...]] | None:
     """Return what an archive's file name says: its name without suffix, the suffix, and the archs that it is for.
 
@@ -1497,7 +1510,7 @@ def split_archive(name: str) -> tuple[str, str, tuple[str, ...]] | None:
     if suffix is None or name.startswith('.'):
         return None
     stem = name[:-len(suffix)]
-    return stem, suffix, tuple(dict.fromkeys(ARCH_WORDS[word.lower()] for word in ARCH_WORD.findall(stem)))
+    return stem, suffix, archs_in(stem)
 
 
 def is_released_archive(path: str) -> bool:
@@ -1534,14 +1547,16 @@ def listing(root):
     for folder, subfolders, names in os.walk(root, onerror=unreadable):
         if os.path.relpath(folder, root).count(os.sep):
             subfolders.clear()
-        for name in sorted(name for name in names if name in BINARY_NAMES or is_versioned_binary(name)):
-            path = os.path.join(folder, name)
+        for name in sorted(name for name in names if 'k3s' in name.lower() and not name.lower().endswith(NO_BINARY)):
+            path, known = os.path.join(folder, name), name in BINARY_NAMES or is_versioned_binary(name)
             try:
                 with opened(path) as (file, _status):
                     what = f'is for {parse_elf(file.read(64)).arch or "another machine"}'
+                what += '' if known else ', and is not looked for under this name'
             except ArtifactError as error:
-                what = str(error)
-            found.append(f'{os.path.relpath(path, root)} {what}')
+                what = str(error) if known else ''
+            if what:
+                found.append(f'{os.path.relpath(path, root)} {what}')
     return '; '.join(found[:12]) or 'it holds no K3s binary'
 
 
@@ -1835,11 +1850,12 @@ class LookupModule(LookupBase):
         except ArtifactError as error:
             raise ArtifactError(f'{folder} does not serve {host}: {path} {error}. '
                                 f'{self._advice(host, (path, error))}') from error
-        for name in self._names_in(folder) if self._verify == 'signed' else ():  # what k3s-ansible copies from it, too
-            if split_archive(name):
-                self.archive(os.path.join(folder, name))
+        for name in self._names_in(folder) if self._verify != 'none' else ():  # what k3s-ansible copies from it, too
+            path = os.path.join(folder, name)
+            if split_archive(name) and (self._verify == 'signed' or self.refuses_archive(path) is None):
+                self.archive(path)
             if name == 'k3s-install.sh':
-                self.script(os.path.join(folder, name))
+                self.script(path)
         if not os.path.exists(os.path.join(folder, 'k3s-install.sh')):
             display.warning(f'{folder} holds no k3s-install.sh: k3s-ansible will try to download it. Put the install '
                             f'script of the K3s release there.')
@@ -1948,10 +1964,11 @@ class LookupModule(LookupBase):
                         continue
                     if part and part[1] not in names:
                         raise self._part(path, part)
-                    why = self._no_archive(path) if archive else None
+                    why = (self._other_release(name) or self._no_archive(path)) if archive else None
                     if part:
                         why = f'is a part of {part[1]}, which is there'
-                    if name.lower().endswith(OTHER_SUFFIXES):
+                    if name.lower().endswith(OTHER_SUFFIXES) or (
+                            is_released_archive(name) and not (archive or part or name.lower().endswith(BESIDE))):
                         why = f'is of a kind that K3s does not import ({", ".join(ARCHIVE_SUFFIXES)})'
                     if why:
                         left_out.append((path, why))
@@ -1962,9 +1979,17 @@ class LookupModule(LookupBase):
             self._found = offered, left_out
         return self._found
 
+    def _other_release(self, name):
+        """Return why one of K3s's own archives is not of the release that k3s_version asks for, by its name."""
+        match = RELEASE_WORD.search(name) if is_released_archive(name) else None
+        release, version = f'v{match[1]}+{match[2]}' if match else '', self._version
+        if not version or release in ('', version):
+            return None
+        return f'is of K3s {release}, and k3s_version is {shown(version)}'
+
     def _is_for_host(self, name):
         """Tell whether the name of a file is without an arch, or has that of the host in it."""
-        archs = [ARCH_WORDS[word.lower()] for word in ARCH_WORD.findall(name)]
+        archs = archs_in(name)
         return not archs or self.host.archive_arch in archs
 
     def _check_globs(self, globs, folders_of_host):

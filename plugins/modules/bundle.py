@@ -60,6 +60,7 @@ options:
     description:
       - Pack nothing. Verify every file in O(dir), for every architecture, and name each that cannot be used. Links to
         folders are followed, as the lookup follows them.
+      - What a C(SHA256SUMS) of the folder names is compared with it.
       - With O(keyring), also that each is the one that was signed, and that none is missing. Where the option C(verify)
         of the lookup is V(signed), a missing keyring is an error.
     type: bool

@@ -122,6 +122,12 @@ CASES = [
     Case('folder-loops', 'is a link that leads back to itself',
          linked({'k3s-arm64': program('arm64', OLD)}, arm64='arm64')),
 
+    Case('name-of-their-own', 'K3S-ARM64 is for arm64, and is not looked for under this name)',
+         files({'K3S-ARM64': program('arm64'), 'notes-k3s.bin': b'x'})),
+    Case('notes-beside', ['{folder}/k3s-v1.31.4-arm64'], files({
+        'k3s-v1.31.4-arm64': program('arm64'), 'k3s-release-notes-1.31.4.md': b'# Notes\n',
+        'k3s-v1.31.4-arm64.sha256sum': b'x'})),
+
     # the release in the binary
     Case('asked-for', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64')}), variables=K3S),
     Case('asked-for-template', ['{folder}/k3s-arm64'], files({'k3s-arm64': program('arm64')}),
@@ -158,6 +164,13 @@ CASES = [
     Case('list-above', ['{folder}/arm64/k3s'],
          listed('SHA256SUMS', WRONG + '  amd64/k3s\n{good}  arm64/k3s\n', file='arm64/k3s'), variables=REQUIRED),
     Case('list-above-wrong', 'but SHA256SUMS says', listed('SHA256SUMS', WRONG + '  arm64/k3s\n', file='arm64/k3s')),
+    Case('list-of-the-release-above', ['{folder}/arm64/k3s'],
+         support.in_turn(files({'arm64/k3s': program('arm64')}), listed('sha256sum-arm64.txt', '{good}  k3s-arm64\n')),
+         variables=REQUIRED),
+    Case('list-of-the-release-above-wrong', 'but sha256sum-arm64.txt says',
+         listed('sha256sum-arm64.txt', WRONG + '  k3s-arm64\n', file='arm64/k3s')),
+    Case('list-of-the-release-above-none', 'the checksum list sha256sum-arm64.txt above it is empty',
+         listed('sha256sum-arm64.txt', '', file='arm64/k3s')),
     Case('list-without-the-file', ['{folder}/k3s-arm64'], listed('sha256sum-arm64.txt', WRONG + '  k3s\n'),
          warned='is in no checksum list, though sha256sum-arm64.txt is there'),
     Case('list-too-large', 'is larger than 1 MiB',
@@ -188,6 +201,18 @@ CASES = [
     Case('images-split', 'is a part of an image archive, which K3s does not import. Join the parts: cat '
          '{folder}/i-arm64.tar.zst.* > {folder}/i-arm64.tar.zst',
          files({'i-arm64.tar.zst.aa': b'x', 'i-arm64.tar.zst.ab': b'x'}), terms=('images',)),
+    Case('images-split-part', 'is a part of an image archive, which K3s does not import. Join the parts: cat '
+         '{folder}/i-arm64.tar.zst.* > {folder}/i-arm64.tar.zst',
+         files({'i-arm64.tar.zst.part.aa': b'x', 'i-arm64.tar.zst.part.ab': b'x'}), terms=('images',)),
+    Case('images-of-another-name', [], files({'k3s-airgap-images-arm64.tar (1).zst': b'x',
+                                              'k3s-airgap-images-amd64.tar.lzma': b'x',
+                                              'k3s-airgap-images-arm64.tar.zst.sha256': b'x'}), terms=('images',),
+         warned='k3s-airgap-images-arm64.tar (1).zst is left out of the image archives: it is of a kind that K3s does'),
+    Case('images-of-another-release', [f'{{folder}}/k3s-airgap-images-arm64-{V}.tar'], files({
+        f'k3s-airgap-images-arm64-{V}.tar': IMAGES, 'k3s-airgap-images-arm64-v1.30.8-k3s1.tar': IMAGES}),
+        terms=('images',), variables=K3S,
+        warned="k3s-airgap-images-arm64-v1.30.8-k3s1.tar is left out of the image archives: it is of K3s v1.30.8+k3s1, "
+               f"and k3s_version is '{V}'."),
     Case('images-split-of-another-arch', [], files({'i-amd64.tar.zst.aa': b'x'}), terms=('images',)),
     Case('images-split-and-joined', ['{folder}/i-arm64.tar.gz'],
          files({'i-arm64.tar.gz.aa': b'x', 'i-arm64.tar.gz': gzip.compress(IMAGES)}), terms=('images',)),
@@ -214,6 +239,15 @@ CASES = [
          variables={'k3s_artifact_images': ['a.*']}, terms=('images',)),
     Case('images-pattern-wrong', 'Write a list of patterns', files({'a.tar': IMAGES}),
          variables={'k3s_artifact_images': {'a': 1}}, terms=('images',)),
+
+    # what k3s-ansible takes from the folder
+    Case('directory-images', 'the image archive {folder}/arm64/a.tar for host',
+         files({'arm64/k3s': program('arm64'), 'arm64/a.tar': IMAGES[:700]}), terms=('directory',)),
+    Case('directory-script', 'the install script {folder}/arm64/k3s-install.sh for host',
+         files({'arm64/k3s': program('arm64'), 'arm64/k3s-install.sh': b'<html>'}), terms=('directory',)),
+    Case('directory-unverified', ['{folder}/arm64'],
+         files({'arm64/k3s': program('arm64'), 'arm64/a.tar': b'', 'arm64/k3s-install.sh': b'<html>'}),
+         terms=('directory',), variables={'k3s_artifact_verify': 'none'}),
 
     # the install script
     Case('script', ['{folder}/k3s-install.sh'],
@@ -269,8 +303,8 @@ def test_what_is_odd_is_warned_of_once_and_nothing_else_is(ran):
     for case in CASES:
         if case.warned:
             assert output.count(''.join(case.warned.split())) == 1, case.name
-    assert output.count('isleftoutoftheimagearchives') == 6  # five, and the part of an archive that is there
-    assert output.count('[WARNING]') == 6 + 2
+    assert output.count('isleftoutoftheimagearchives') == 8  # seven, and the part of an archive that is there
+    assert output.count('[WARNING]') == 8 + 2
 
 
 # --- what a task names, beside other releases

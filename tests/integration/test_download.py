@@ -183,6 +183,10 @@ class Handler(BaseHTTPRequestHandler):
     def for_listother(self):
         self.send(listed(**{'../../k3s': BINARY, 'k3s-arm64': BINARY, TEMPLATE: b''}))
 
+    def for_store(self):
+        """Says of what it does not have that it is forbidden."""
+        return self.file not in RELEASE and self.send(PAGE, 403)
+
     # --- files
 
     def only(self, name):
@@ -455,6 +459,37 @@ def test_what_belongs_to_another_release_is_removed_and_what_is_ours_to_keep_sta
                                                                        'k3s-airgap-images-arm.tar'}
     assert files(tmp_path).keys() == {'arm/k3s', 'arm/sha256sum-arm.txt',
                                       'arm/k3s-airgap-images-arm.tar.gz', 'arm/my-images.tar'}
+
+
+def test_a_store_that_forbids_what_it_does_not_have_has_no_release_of_it(tmp_path, server):
+    result = succeeds(download(tmp_path, server, '--check', case='store', k3s_download_arches=None))
+    assert (result['arches'], result['arches_without_release']) == (['amd64', 'arm', 'arm64'], ['riscv64', 's390x'])
+    asked = fails(download(tmp_path, server, case='store', k3s_download_arches='amd64,riscv64'))
+    assert 'No checksum list for riscv64 from' in asked and '403' in asked
+    assert 'No checksum list for amd64 from' in fails(download(tmp_path, server, case='list403',
+                                                               k3s_download_arches=None))
+
+
+@pytest.mark.parametrize('whose', ["a bundle's", 'of somebody'])
+def test_the_list_of_a_bundle_goes_when_what_it_names_is_replaced(tmp_path, server, whose):
+    succeeds(download(tmp_path, server))
+    root, made = tmp_path / 'airgap', ['SHA256SUMS', 'SHA256SUMS.asc', 'manifest.json']
+    (root / 'SHA256SUMS').write_text(f'{support.sha256(root / "amd64" / "k3s")}  amd64/k3s\n')
+    (root / 'SHA256SUMS.asc').write_text('a signature')
+    if whose == "a bundle's":
+        (root / 'manifest.json').write_text('{}')
+    there = sorted(path.name for path in root.iterdir())
+    assert download(tmp_path, server).changed() == 0 and sorted(path.name for path in root.iterdir()) == there
+    (root / 'SHA256SUMS').write_text(f'{"a1" * 32}  amd64/k3s\n')
+    check = download(tmp_path, server, '--check')
+    assert sorted(path.name for path in root.iterdir()) == there
+    result = succeeds(download(tmp_path, server))
+    left = sorted(path.name for path in root.iterdir())
+    if whose == "a bundle's":
+        assert left == ['amd64'] and check.changed() == 1
+        assert sorted(result['removed']) == [str(root / name) for name in made]
+    else:
+        assert left == there and not result['removed']
 
 
 def test_a_proxy_of_the_environment_is_used(tmp_path, server):

@@ -314,7 +314,9 @@ def test_nothing_but_a_missing_script_and_a_program_without_a_version_is_warned_
              f'{parent}/digests/k3s-arm64 holds no K3s version: perhaps it is another program. It is used, for '
              'k3s_artifact_verify is "auto".',
              f'{parent}/map-link-inside/k3s-mine is in no checksum list, though sha256sum-arm64.txt is there: it is '
-             'not compared with a digest.']
+             'not compared with a digest.',
+             f'{parent}/map-link-to-the-directory-above/arm64/k3s-mine is in no checksum list, though '
+             'sha256sum-arm64.txt is there: it is not compared with a digest.']
     assert set(warned) == {''.join(text.split()) for text in known}
     assert warned.count(''.join(known[1].split())) == 1, 'eight hosts use it'
     assert 'DEPRECATION' not in run.output

@@ -461,6 +461,11 @@ def test_a_package_that_is_none_keeps_every_file_from_every_node(cluster, conten
 # --- the whole folder ------------------------------------------------------------------------------------------------
 
 
+def said_of(cluster, files, listed):
+    return (f'No bad file among the {files} in {cluster.airgap}, of which {listed} are in a checksum list that nobody '
+            f'vouches for: K3s {NEW}.')
+
+
 def test_preflight_for_localhost_verifies_the_whole_folder_and_looks_at_no_node(cluster):
     other = next(arch for arch in ('arm64', 'amd64') if arch != support.NATIVE)
     foreign = cluster.airgap / other / 'k3s'
@@ -468,7 +473,7 @@ def test_preflight_for_localhost_verifies_the_whole_folder_and_looks_at_no_node(
     foreign.write_bytes(support.elf(other))
     settings = ('-e', 'k3s_artifact_hosts=localhost', '-e', f'k3s_artifact_dir={cluster.airgap}')
     run = cluster.run('airgap.k3s.preflight', *settings)
-    assert run.rc == 0 and f'All 4 files in {cluster.airgap} are verified: K3s {NEW}.' in run.output, run.output
+    assert run.rc == 0 and said_of(cluster, 4, 0) in run.output, run.output
     assert not any(entry['status'] == 'ok' for entry in run.results if entry['task'].startswith('Look'))
     foreign.write_bytes(b'<html>404</html>')
     (cluster.airgap / 'k3s-install.sh').write_text('<html>404</html>')
@@ -511,10 +516,41 @@ def test_links_to_folders_are_followed_where_a_folder_is_verified(cluster):
     (cluster.folder / 'elsewhere' / 'back').symlink_to(cluster.airgap)
     settings = ('-e', f'k3s_artifact_dir={cluster.airgap}')
     run = cluster.run('airgap.k3s.verify', *settings)
-    assert run.rc == 0 and f'All 4 files in {cluster.airgap} are verified' in run.output, run.output
+    assert run.rc == 0 and said_of(cluster, 4, 0) in run.output, run.output
     (cluster.folder / 'elsewhere' / 'k3s').write_bytes(b'')
     bad = cluster.run('airgap.k3s.verify', *settings)
     assert bad.rc != 0 and f'1 of the files in {cluster.airgap} cannot be used: {other}/k3s is empty' in bad.output
+
+
+@pytest.mark.parametrize('name', ['k3s-{}', f'k3s-{NEW}-{{}}'])
+@pytest.mark.parametrize('playbook', ['verify', 'bundle'])
+def test_a_file_whose_name_says_an_architecture_is_of_that_one_or_bad(cluster, name, playbook):
+    """A copy of one architecture's program under the name of another's is right by its own header, and in the list."""
+    other = next(arch for arch in ('arm64', 'amd64') if arch != support.NATIVE)
+    wrong = cluster.airgap / name.format(other)
+    wrong.write_bytes((cluster.airgap / 'k3s').read_bytes())
+    run = cluster.run(f'airgap.k3s.{playbook}', '-e', f'k3s_artifact_dir={cluster.airgap}',
+                      '-e', '{"k3s_bundle_download": false}')
+    assert run.rc != 0 and f'{wrong.name} is a binary for {support.NATIVE}' in ' '.join(run.output.split()), run.output
+
+
+def test_what_a_list_of_the_folder_names_is_compared_whoever_releases_it(cluster):
+    more = cluster.airgap / 'charts' / 'app.tgz'
+    more.parent.mkdir()
+    more.write_bytes(b'chart')
+    names = sorted(str(path.relative_to(cluster.airgap)) for path in cluster.airgap.rglob('*') if path.is_file())
+    (cluster.airgap / 'SHA256SUMS').write_text(''.join(
+        f'{support.sha256(cluster.airgap / name)}  {name}\n' for name in names))
+    settings = ('-e', f'k3s_artifact_dir={cluster.airgap}')
+    good = cluster.run('airgap.k3s.verify', *settings)
+    assert good.rc == 0 and said_of(cluster, len(names), len(names)) in good.output, good.output
+    more.write_bytes(b'')
+    (cluster.airgap / 'k3s-install.sh').unlink()
+    bad = ' '.join(cluster.run('airgap.k3s.verify', *settings).output.split())
+    assert '2 of the files in' in bad and 'charts/app.tgz is not the listed file: its SHA-256 is' in bad, bad
+    assert 'k3s-install.sh is missing, and SHA256SUMS names it' in bad, bad
+    (cluster.airgap / 'SHA256SUMS').write_text('<html>')
+    assert "SHA256SUMS is not a checksum list: line 1 is '<html>'" in cluster.run('airgap.k3s.verify', *settings).output
 
 
 def test_preflight_that_reaches_no_node_verifies_the_whole_folder_all_the_same(cluster):
@@ -522,7 +558,7 @@ def test_preflight_that_reaches_no_node_verifies_the_whole_folder_all_the_same(c
         cluster.hosts[name].update(ansible_connection='ssh', ansible_host='127.0.0.1', ansible_port=1)
     task = 'Verify every file for every architecture, where no node is asked or can be reached'
     run = cluster.run('airgap.k3s.preflight')
-    assert run.rc != 0 and any('verified: K3s' in entry['result'].get('msg', '') for entry in run.results
+    assert run.rc != 0 and any('No bad file among the' in entry['result'].get('msg', '') for entry in run.results
                                if entry['task'] == task)
     (cluster.airgap / 'k3s-install.sh').write_text('<html>404</html>')
     bad = cluster.run('airgap.k3s.preflight')

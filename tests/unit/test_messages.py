@@ -30,7 +30,9 @@ NO_MESSAGES = (
     r'^k3s_artifact_\w+ to a (folder|file)$', r'^(Left out of|No longer needed on) the', r'^no longer needed$',
     r'^(K3s has -> gets|K3s it (gets|has)|bytes to send)$', r'^-----(BEGIN|END) PGP', r'\(\?P<|\]\{|\\w',
     r'^… problems, … to send\.$',
-    r'^All … files in … are …: K3s', r'^those that were signed$', r'^of no known release$', r'^no reason given$',
+    r'^All … files in … are those that were signed$', r'^of no known release$',
+    r'^No bad file among the … in …, of which … are in a checksum list that nobody vouches for$',
+    r'^no reason given$', r', and is not looked for under this name$',
     # what is done on a node, for -vvv and after "cannot"
     r'^(know|look at|make a temporary|run a command|end|make the folder of|serve … to|take … files into)',
     r'^(bring a secret|forget what|list the images|look for packages|look what|remove what)',

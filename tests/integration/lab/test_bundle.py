@@ -196,6 +196,12 @@ def nothing(airgap):
     airgap.mkdir()
 
 
+def many(airgap):
+    (airgap / 'charts').mkdir()
+    for number in range(5000):
+        (airgap / 'charts' / f'{number:0140}').touch()
+
+
 BAD = [
     ('changed', '1 of the files in {airgap} cannot be used: arm64/k3s is', bad_binary, {}),
     ('wrong-arch', 'arm64/k3s is a binary for amd64', wrong_arch, {}),
@@ -208,6 +214,13 @@ BAD = [
     ('unreadable', 'arm64/more is a dangling link', lambda airgap: (airgap / 'arm64' / 'more').symlink_to('nowhere'),
      {}),
     ('odd-name', 'is a name that a list cannot hold', lambda airgap: (airgap / 'a\nb').write_text(''), {}),
+    ('blank-first', "' notes.txt' is a name that a list cannot hold",
+     lambda airgap: (airgap / ' notes.txt').write_text(''), {}),
+    ('blank-last', "'notes.txt ' is a name that a list cannot hold",
+     lambda airgap: (airgap / 'notes.txt ').write_text(''), {}),
+    ('too-many', 'files, more than SHA256SUMS can name in 1048576 bytes. Pack those that belong together', many, {}),
+    ('tar-inside-by-a-link', 'write a whole path outside of',
+     lambda airgap: (airgap.parent / 'here').symlink_to('airgap'), {'k3s_bundle_file': '{airgap}/../here/all.tar'}),
     ('extra-missing', '/nowhere.rpm cannot be read: No such file or directory', None,
      {'k3s_bundle_extra': ['/nowhere.rpm']}),
     ('extra-relative', 'write the whole path', None, {'k3s_bundle_extra': ['some.rpm']}),
@@ -355,6 +368,20 @@ def fixture_mirror(tmp_path):
         server.shutdown()
 
 
+def test_a_release_is_packed_where_another_was_packed_before(tmp_path, keys, mirror):
+    """The list of the first bundle says nothing of the second release, nor of an install script that has changed."""
+    for version in ('v1.31.4+k3s1', 'v1.32.1+k3s1', 'v1.32.1+k3s1'):
+        run = bundle(tmp_path, keys, k3s_bundle_download=True, k3s_version=version, k3s_artifact_sign_key=GOOD,
+                     k3s_download_images='none', **mirror)
+        assert run.rc == 0 and f'K3s {version} for' in run.output, run.output
+        (tmp_path / 'mirror' / 'install.sh').write_text(f'#!/bin/sh\n# after {version}\n')
+        assert verify(tmp_path, keys / 'good.gpg').rc == 0
+    (tmp_path / 'airgap' / 'arm64' / 'k3s-install.sh').write_text('#!/bin/sh\n# of somebody\n')
+    said = result(bundle(tmp_path, keys))['msg']
+    assert 'arm64/k3s-install.sh is not the released file' in said and (
+        'take away SHA256SUMS, the list of an earlier bundle, if they were replaced on purpose' in said)
+
+
 @contextlib.contextmanager
 def stand_in_for_k3s(installed):
     """Put a program that lists no images in the place of K3s, which cannot run here."""
@@ -430,10 +457,12 @@ def test_a_link_within_the_folder_is_as_good_as_what_it_leads_to(tmp_path, keys,
 
 def test_the_whole_folder_is_verified_for_every_architecture_and_each_bad_file_is_named(tmp_path, keys, airgap):
     assert bundle(tmp_path, keys, k3s_artifact_sign_key=GOOD).rc == 0
-    for keyring, said in ((keys / 'good.gpg', 'those that were signed'), (None, 'verified')):
+    for keyring, said in ((keys / 'good.gpg', f'All 13 files in {airgap} are those that were signed'),
+                          (None, f'No bad file among the 13 in {airgap}, of which 13 are in a checksum list that '
+                                 'nobody vouches for')):
         good = verify(tmp_path, keyring)
         assert good.rc == 0 and good.changed() == 0, good.output
-        assert f'All 13 files in {airgap} are {said}: K3s v1.31.4+k3s1.' in good.output
+        assert f'{said}: K3s v1.31.4+k3s1.' in good.output
     other = verify(tmp_path, keys / 'other.gpg')
     assert other.rc == 2 and f'{airgap}/SHA256SUMS is signed with another key' in other.output
 
