@@ -134,9 +134,10 @@ stale() {
         for f in "$here"/.k3s-artifact.*; do
             [ -f "$f" ] && [ ! -L "$f" ] || continue
             if [ -z "$(find "$f" -prune -mmin +"$age")" ]; then
-                case $f in
-                    */".k3s-artifact.$base.$sha256."*.part) continue ;;
-                    */".k3s-artifact.$base."*.part) pid_of "$f"; ! alive "$pid" || continue ;;
+                # Of this file is what has a digest and a process number behind its name, and no more of a name.
+                case ${f#"$here/.k3s-artifact.$base."} in
+                    "$sha256."*.part | *.*.*.*) continue ;;
+                    *.*.part) pid_of "$f"; ! alive "$pid" || continue ;;
                     *) continue ;;
                 esac
             fi
@@ -170,7 +171,8 @@ $mark$?" >&3; } | head -c "${most:-4096}" 3>&-; } 3>&1
 #           a partial file lies above the folder, if that can be; version: ask what is there for its version if it is
 #           another file
 #   answers machine, user, kind, what describe says, head, sha256, version, folder, beside (files of an images
-#           directory), writable, fixed, blocked, free, part; nodigest where no program gives a digest that is needed
+#           directory), writable, fixed, blocked, free, part; nodigest where no program gives a digest that is needed;
+#           kept: a folder is where the replaced binary would be kept
 LOOK = COMMON + r'''
 reclaim() { say reclaim "$(size_of "$1")"; }
 undigested() { digest /dev/null || say nodigest yes; d=; }
@@ -194,6 +196,7 @@ while [ ! -d "$near" ]; do
     near=${near%/*}; near=${near:-/}
 done
 [ ! -d "$dir" ] || say folder yes
+[ ! -d "$dest.previous" ] || say kept folder
 if [ -n "$outside" ]; then for f in "$dir"/*; do [ ! -f "$f" ] || say beside "${f##*/}"; done; fi
 [ ! -w "$near" ] || say writable yes
 joined "$(df -Pk "$near")"; say free "${line#*Mounted on }"
@@ -334,8 +337,25 @@ attributes() {
     [ -z "$owner" ] || e=$(chown "$owner" "$target" 2>&1) || fail attributes "$e"
     [ -z "$group" ] || e=$(chgrp "$group" "$target" 2>&1) || fail attributes "$e"
 }
+is_kept() {
+    [ "$dest" -ef "$previous" ] && [ ! -L "$dest" ] && return
+    [ "$(stat -Lc %s "$dest" 2>/dev/null)" = "$size" ] && digest "$dest" && [ "$d" = "$sha256" ]
+}
+keeps() { [ -n "$part" ] && [ -n "$previous" ] && { [ -f "$dest" ] || [ -L "$dest" ]; } && ! is_kept; }
+# By a rename, so that an older one stays until then. What only checks takes the link away again.
+keep() {
+    [ ! -d "$previous" ] || fail previous 'a directory is there'
+    link=$dir/.k3s-artifact.$base.previous.$$.part
+    rm -f "$link"
+    set -- mv -f "$link" "$previous"
+    [ "$only" != check ] || set -- rm -f "$link"
+    e=$( { ln "$dest" "$link" && "$@"; } 2>&1) || { rm -f "$link"; fail previous "$e"; }
+}
 attributes
-if [ -n "$part" ] && [ "$only" = check ]; then say token "$(seal)"; say end yes; finish 0; fi
+if [ -n "$part" ] && [ "$only" = check ]; then
+    if keeps; then keep; fi
+    say token "$(seal)"; say end yes; finish 0
+fi
 if [ -n "$part" ] && [ -f "$dest" ]; then
     case $(ls -ld "$dest") in ??????????+*)
         getfacl -cp "$dest" 2>/dev/null | grep -E '^(user|group):[^:]+:' | setfacl -M - "$part" 2>/dev/null ;;
@@ -343,17 +363,7 @@ if [ -n "$part" ] && [ -f "$dest" ]; then
 fi
 [ -z "$part" ] || [ ! -d "$dest" ] || fail directory
 e=$(chmod "$mode" "$target" 2>&1) || fail attributes "$e"
-is_kept() {
-    [ "$dest" -ef "$previous" ] && [ ! -L "$dest" ] && return
-    [ "$(stat -Lc %s "$dest" 2>/dev/null)" = "$size" ] && digest "$dest" && [ "$d" = "$sha256" ]
-}
-if [ -n "$part" ] && [ -n "$previous" ] && { [ -f "$dest" ] || [ -L "$dest" ]; } && ! is_kept; then
-    # By a rename, so that an older one stays until then.
-    [ ! -d "$previous" ] || fail previous 'a directory is there'
-    link=$dir/.k3s-artifact.$base.previous.$$.part
-    rm -f "$link"
-    e=$( { ln "$dest" "$link" && mv -f "$link" "$previous"; } 2>&1) || { rm -f "$link"; fail previous "$e"; }
-fi
+if keeps; then keep; fi
 if [ -n "$part" ]; then
     e=$(mv -f "$part" "$dest" 2>&1) || fail rename "$e"
     part=
@@ -520,6 +530,11 @@ class Job(NamedTuple):
     keeps: bool = False  # what it replaces stays beside it
 
     @property
+    def setting(self):
+        """The variable that says where it goes."""
+        return 'k3s_artifact_images_dest' if self.kind == 'archive' else 'k3s_artifact_dest'
+
+    @property
     def previous(self):
         return f'{self.dest}{PREVIOUS}' if self.keeps else ''
 
@@ -538,7 +553,10 @@ class Target(NamedTuple):
     trial: bool = False
 
     def variables(self):
-        base = os.path.basename(self.dest).encode('utf-8', 'surrogateescape')[:LONGEST_NAME].decode('utf-8', 'ignore')
+        name = os.path.basename(self.dest).encode('utf-8', 'surrogateescape')
+        base = name[:LONGEST_NAME].decode('utf-8', 'ignore')
+        if len(name) > LONGEST_NAME:
+            base += f'-{hashlib.sha256(name).hexdigest()[:8]}'
         return {'dest': self.dest, 'base': base, 'outside': 'yes' if self.kind == 'archive' else '', 'size': self.size,
                 'sha256': self.sha256, 'version': 'yes' if self.trial else ''}
 
@@ -575,6 +593,7 @@ class Node(NamedTuple):
     beside: tuple = ()  # names of the files in an images directory
     uid: str = ''  # of the user
     digests: bool = True  # False: no program for SHA-256 works there
+    keeps: bool = True  # False: a folder is where the replaced binary would be kept
 
     def partial(self, sha256):
         """Return the longest partial file of the file with that digest, None without one."""
@@ -609,7 +628,7 @@ def parse_node(found: dict[str, list[str]], arch_of: Callable, arch_of_program: 
         free=int(free.group(1)) * 1024 + sum(number(size) or 0 for size in found.get('reclaim', [])) if free else None,
         partials=tuple(Partial(part[1], part[2], int(part[3]), part[4], part[5]) for part in partials if part),
         mount=free.group(2) if free else '', beside=tuple(found.get('beside', [])), uid=uid,
-        digests='nodigest' not in found)
+        digests='nodigest' not in found, keeps='kept' not in found)
 
 
 NO_DIGEST = ('no program of the node for SHA-256 works (openssl, python3, sha256sum), so what arrives cannot be '
@@ -672,7 +691,7 @@ def refusal(job: Job, node: Node, action: str, to_send: int) -> str | None:
                 f'its facts again, or set k3s_artifact_machine')
     if node.kind in ('directory', 'other'):
         return (f'{job.dest} is a {node.kind.replace("other", "special file")}, not a file. Remove it, or set '
-                f'k3s_artifact_dest to another path')
+                f'{job.setting} to another path')
     if node.blocked:
         return f'{node.blocked} is in the way of the folder {folder}: it is a dangling link or a file. Make it a folder'
     if not node.folder and job.kind != 'archive' and not job.may_come:
@@ -688,11 +707,13 @@ def refusal(job: Job, node: Node, action: str, to_send: int) -> str | None:
         return refusal_of_attributes(job, node)
     if not node.writable:
         return (f'the user {node.user} cannot write to {folder} on the node, or its file system is read-only. Use '
-                f'become: true, make it writable, or set k3s_artifact_dest to a path that is')
+                f'become: true, make it writable, or set {job.setting} to a path that is')
     if node.fixed and node.is_root and node.kind == 'file':
         return f'{job.dest} cannot be replaced: it is immutable. Take that attribute away (chattr -i)'
     if not node.digests:
         return NO_DIGEST
+    if job.keeps and not node.keeps and node.kind in ('file', 'link'):
+        return f'{job.dest} cannot be kept as {job.previous}: a directory is there. Take it away'
     if node.free is not None and node.free < to_send:
         return f'{artifact.source} needs {to_send} bytes in {folder} on the node, {node.free} are free. Free some space'
     return None

@@ -176,9 +176,10 @@ class ActionModule(stage.ActionModule):
                 row['came'] = 'not staged'
                 found.note(f'{self._host}: {job.dest} is not the archive {job.artifact.source} ({planned.installed}). '
                            f'Run airgap.k3s.stage first.')
-            elif isinstance(names, str):
+            elif isinstance(names, str) or not names:
                 row['came'] = 'unknown'
-                found.known['warnings'].append(f'{job.artifact.source} {names}. Its images are not compared.')
+                found.known['warnings'].append(f'{job.artifact.source} {names or "holds images without a name"}. Its '
+                                               f'images are not compared.')
             else:
                 row['came'], row['missing'], row['elsewhere'] = compared(names, there, platform)
                 for sentence in sentences(job.dest, names, *compared(names, there, platform), platform):

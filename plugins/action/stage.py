@@ -317,8 +317,11 @@ class ActionModule(ActionBase):
     def _prepare(self, machine):
         """Load and prepare the lookup for the host. Where nothing says what machine it is, it is asked."""
         self._lookup = lookup_loader.get(LOOKUP, loader=self._loader, templar=self._templar)
-        if shell_of(self._connection).SHELL_FAMILY != 'sh' or becomes_unprivileged(self):
-            raise StagingError(f'{self._host}: stage needs a POSIX shell, and root or the user who logs in. Set '
+        if shell_of(self._connection).SHELL_FAMILY != 'sh':
+            raise StagingError(f'{self._host}: stage needs a POSIX shell. Set ansible_shell_type: sh: what it runs it '
+                               f'hands to sh, whatever shell the user has.')
+        if becomes_unprivileged(self):
+            raise StagingError(f'{self._host}: stage needs to be root or the user who logs in. Set '
                                f'k3s_artifact_become: false to stage as the user who logs in.')
         self._lookup.prepare(self._vars)
         mirror = mirror_of(self._host, self._lookup.setting, lambda: self._lookup.root)

@@ -99,8 +99,8 @@ options:
       - With V(auto), the binary must be an ELF executable of the host's class, byte order and machine, and complete.
         Where a checksum list beside the file names it, the digest must match; a list that does not name it is warned
         of. The lists are C(sha256sum-<arch>.txt), C(sha256sum.txt), C(SHA256SUMS) and C(<file>.sha256), and for a
-        folder of the artifact directory also C(sha256sum-<arch>.txt) above it, and C(SHA256SUMS) where that names the folder
-        (C(arm64/k3s)). A renamed binary counts under its release name.
+        folder of the artifact directory also C(sha256sum-<arch>.txt) above it, and C(SHA256SUMS) where that names the
+        folder (C(arm64/k3s)). A renamed binary counts under its release name.
       - A list may be what C(sha256sum) or C(sha256sum --tag) prints, in UTF-8 or UTF-16, with paths, and signed in the
         clear.
       - V(required) is as V(auto), and there must be such a line (but for C(k3s-install.sh), which K3s's lists do not
@@ -1428,7 +1428,8 @@ def verified_script(path, host, verify, root=None, keyring=None):
     def check(file, _status, _listed):
         head = file.read(512)
         if not head.startswith(b'#!'):
-            raise ArtifactError(describe_content(head) if not head or describe_content(head).startswith('is an HTML')
+            said = describe_content(head)
+            raise ArtifactError(said if not head or said.startswith(('is an HTML', 'is encrypted'))
                                 else 'is not a script: it does not begin with #!')
         return []
     verify = 'auto' if verify == 'required' else verify

@@ -72,7 +72,7 @@ description:
     connection of its own unless the user chose one (C(ControlPath), C(ControlMaster), a forwarding). Where the
     connection plugin is another one, become needs a terminal, or there is no stream to the node, it goes by the
     plugin's C(put_file), and the rest is the same. With options that only ansible-core's copy has (see O(backup)),
-    with a symbolic O(mode), with C(async), or where the task becomes an unprivileged user, ansible-core's copy does
+    with a symbolic O(mode), or where the task becomes an unprivileged user, ansible-core's copy does
     the rest; it compares SHA-1 digests, does not try the binary, and needs Python on the node.
 options:
   src:

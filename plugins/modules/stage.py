@@ -100,7 +100,8 @@ notes:
   - C(k3s_artifact_url) and what else M(airgap.k3s.copy) reads for a node that fetches its files itself is read here,
     too. C(k3s_artifact_site) is the site of a host, for M(airgap.k3s.relay), and C(k3s_artifact_site_forks) limits how
     many hosts of it use the link at once.
-  - Where the task becomes root, what is staged belongs to root. Else it belongs to the user who logs in.
+  - Where the task becomes root, what is staged belongs to root. Else it belongs to the user who logs in, and
+    what it replaces gives its owner to it where that user may do so. C(environment) of a play or a task is not read.
 seealso:
   - module: airgap.k3s.copy
   - module: airgap.k3s.report

@@ -109,6 +109,23 @@ def test_what_an_upgrade_replaces_stays_as_a_link_and_rollback_puts_it_back_on_a
     assert nothing.rc != 0 and 'so there is no binary to go back to' in problems(nothing, 'good')[0]
 
 
+@pytest.mark.parametrize('why', ['a folder', 'no links'])
+def test_what_keeps_a_binary_from_being_kept_is_found_before_anything_changes_on_any_host(cluster, why):
+    if why == 'a folder':
+        cluster.previous('bad').mkdir()
+        said = 'cannot be kept as .*/k3s.previous: a directory is there'
+        assert re.search(said, ' '.join(problems(cluster.run('airgap.k3s.preflight', *KEEP), 'bad',
+                                                 'Look at what each host gets')))
+    else:
+        cluster.program('ln', 'case "$*" in */nodes/bad/bin/*) echo "Operation not permitted" >&2; exit 1 ;; esac')
+        said = 'cannot be kept as .*/k3s.previous: Operation not permitted'
+    run = cluster.run('airgap.k3s.stage', *KEEP)
+    assert run.rc != 0 and re.search(said, json.dumps(run.results)), run.output
+    for name in NODES:
+        assert cluster.installed(name).read_bytes() == cluster.old
+        assert not cluster.previous(name).is_file()
+
+
 @pytest.mark.parametrize('task, kept', [({}, True), ({'backup': True}, False), ({'mode': 'u=rwx'}, False)],
                          ids=['staged', 'backup', 'symbolic mode'])
 def test_a_copy_task_keeps_it_too_or_is_an_error(cluster, task, kept):
@@ -415,6 +432,17 @@ def test_what_stands_in_the_way_of_a_comparison_is_a_problem_and_no_silence(runn
         path.unlink()
     run = running.run('airgap.k3s.check')
     assert 'there is no image archive for it' in compared(run, 'good')[1][0]
+
+
+def test_images_without_a_name_are_not_called_imported(running):
+    path = running.airgap / 'app.tar'
+    path.write_bytes(support.tar([('x.json', json.dumps({'architecture': support.NATIVE, 'os': 'linux'}).encode()),
+                                  ('manifest.json', b'[{"Config": "x.json", "RepoTags": null, "Layers": []}]')]))
+    for name in NODES:
+        (running.images(name) / 'app.tar').write_bytes(path.read_bytes())
+    run = running.run('airgap.k3s.check')
+    assert run.rc == 0 and compared(run, 'good')[0]['archiveapp.tar'] == 'unknown', run.output
+    assert 'app.tar holds images without a name. Its images are not compared.' in json.dumps(run.results)
 
 
 def test_what_k3s_lists_is_data(running):

@@ -366,6 +366,21 @@ def test_keep_going_stages_what_can_be_and_fails_at_the_end(cluster, phase):
     assert cluster.files('good', 'other') == sorted(cluster.complete('good') + cluster.complete('other'))
 
 
+@pytest.mark.parametrize('first, second', [
+    ('apps.tar', 'apps.tar.extra.tar'), (f'registry.example.com_{"x" * 100}_alpha.tar',
+                                         f'registry.example.com_{"x" * 100}_beta.tar')], ids=['a dot', 'long'])
+def test_archives_whose_names_begin_alike_do_not_take_each_others_partial_files_away(cluster, first, second):
+    for name in (first, second):
+        (cluster.airgap / name).write_bytes(support.image_archive(support.NATIVE) + name.encode())
+    there = cluster.node('bad') / 'k3s' / 'agent' / 'images' / first
+    there.parent.mkdir(parents=True)
+    there.write_bytes((cluster.airgap / first).read_bytes())
+    run = cluster.run()
+    assert run.rc == 0, run.output
+    assert cluster.files() == sorted(file for name in NODES for file in (
+        *cluster.complete(name), *(f'{name}/k3s/agent/images/{archive}' for archive in (first, second))))
+
+
 # --- hosts, strategies, batches --------------------------------------------------------------------------------------
 
 
@@ -377,6 +392,9 @@ def test_without_the_group_it_is_an_error_that_names_the_groups(cluster):
             in ' '.join(run.output.split()))
     assert cluster.files() == [] and not run.results
     assert cluster.run('airgap.k3s.stage', '-e', 'k3s_artifact_hosts=web', group='web').rc == 0
+    cluster.hosts = {'localhost': cluster.hosts['good']}
+    alone = cluster.run(group='web')
+    assert alone.rc != 0 and 'No host is k3s_cluster.' in ' '.join(alone.output.split())
 
 
 @pytest.mark.parametrize('strategy', ['free', 'host_pinned', 'debug', 'linear'])
