@@ -179,7 +179,7 @@ def compare(root, files):
                                           f'says {digests[file.name]}'))
                 for file in files if digests[file.name] not in (None, file.sha256)]
     problems += [(line, ArtifactError(f'is missing, and {SIGNED_LIST} names it')) for line in lines
-                 if not any(f'/{line}'.endswith(f'/{file.name}') for file in files)]
+                 if line not in digests and not any(f'/{line}'.endswith(f'/{file.name}') for file in files)]
     return problems, {name for name, digest in digests.items() if digest}
 
 

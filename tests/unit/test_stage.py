@@ -66,6 +66,9 @@ def test_an_archive_of_ones_own_supersedes_none_of_the_release(stage):
 @pytest.mark.parametrize('name, is_own', [
     ('k3s-airgap-images-arm64.tar.gz', True), ('k3s-airgap-images-amd64-v1.30.8.tar', True),
     ('k3s-airgap-images-v1.30.8+k3s1-armhf.tar.zst', True), ('k3s-airgap-images.tar', False),
+    ('k3s-airgap-images-amd64-v1.30.8-k3s1.tar.zst', True), ('k3s-airgap-images-amd64-v1.32.0-rc1+k3s1.tar', True),
+    ('k3s-airgap-images-v1.32.0-rc1-k3s1-arm64.tar', True), ('k3s-airgap-images-beta.tar', False),
+    ('k3s-airgap-images-amd64-beta.tar', False), ('k3s-airgap-images-amd64-k3s1.tar', False),
     ('k3s-airgap-images-extra.tar', False), ('k3s-airgap-images-extra-arm64.tar', False),
     ('k3s-airgap-images-arm64.tar.xz', False), ('k3s-airgap-images-arm64', False), ('own.tgz', None),
     ('../k3s-airgap-images-arm64.tar.gz', False), ('k3s-airgap-images-arm64\n.tar.gz', False), ('other.tar', False)])
