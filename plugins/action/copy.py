@@ -134,10 +134,11 @@ stale() {
         for f in "$here"/.k3s-artifact.*; do
             [ -f "$f" ] && [ ! -L "$f" ] || continue
             if [ -z "$(find "$f" -prune -mmin +"$age")" ]; then
-                # Of this file is what has a digest and a process number behind its name, and no more of a name.
+                # Of this file is what has behind its name a digest and a process number, or as of release 1.0.0 a
+                # digest alone, and no more of a name.
                 case ${f#"$here/.k3s-artifact.$base."} in
                     "$sha256."*.part | *.*.*.*) continue ;;
-                    *.*.part) pid_of "$f"; ! alive "$pid" || continue ;;
+                    *.part) pid_of "$f"; ! alive "$pid" || continue ;;
                     *) continue ;;
                 esac
             fi

@@ -875,12 +875,16 @@ def test_stale_partial_files_are_swept_counted_as_room_and_others_left(place, st
     swept = [place.part(b'x' * 10000, digest='1' * 64),
              place.part(b'x' * 10000, digest='2' * 64, base='other', age=2 * 86400),
              place.part(b'x' * 10000, age=2 * 86400)]
-    kept = [place.part(b'x', digest='3' * 64, pid=living), place.part(b'x', digest='4' * 64, base='other')]
+    kept = [place.part(b'x', digest='3' * 64, pid=living), place.part(b'x', digest='4' * 64, base='other'),
+            place.part(b'x', digest='5' * 64, base='k3s.more.tar')]
+    without_number = place.bin / f'.k3s-artifact.k3s.{"6a" * 32}.part'  # as of release 1.0.0
+    without_number.write_bytes(b'x' * 10000)
+    swept.append(without_number)
     (place.bin / 'not-ours.part').write_text('keep')
     (place.bin / '.k3s-artifact.k3s.d').mkdir()
     place.program('df', 'echo "Filesystem 1024-blocks Used Available Capacity Mounted on"; echo '
                   '"/dev/x 100 100 0 100% /"')
-    assert place.look().free == 30000
+    assert place.look().free == 40000
     assert place.install()['end'] == ['yes']
     assert place.beside() == sorted(['not-ours.part', '.k3s-artifact.k3s.d', *(path.name for path in kept)])
     assert not any(path.exists() for path in swept)
