@@ -76,6 +76,8 @@ PART = re.compile(r'(up|dir) ([0-9]{1,10}) ([0-9]{1,18}) ([0-9a-f]{64}) ([0-9a-f
 
 COMMON = r'''
 LC_ALL=C; export LC_ALL; umask 022
+# A program that dies leaves no core file where the node allows them.
+ulimit -c 0 2>/dev/null
 say() { printf '%s%s=%s\n' "$word" "$1" "$2"; }
 # A program for SHA-256 counts where it finds of the word what the controller does.
 proven() { case $(printf %s "$word" | "$@") in "$proof"*) exec "$@" ;; esac; }

@@ -1012,6 +1012,16 @@ def test_a_program_that_prints_a_gigabyte_is_cut(place):
     assert place.beside() == []
 
 
+def test_a_program_that_dies_leaves_no_core_file(place, tmp_path, monkeypatch):
+    """Whatever the node allows: what it is let run finds that none may be written."""
+    monkeypatch.setattr(place, 'shell', ['prlimit', '--core=unlimited', *place.shell])
+    limits = tmp_path / 'limits'
+    place.content = f'#!/bin/bash\necho "trial $(ulimit -c)" >>{limits}\necho k3s version v1.31.4+k3s1\n'.encode()
+    place.program('openssl', f'echo "digest $(ulimit -c)" >>{limits}; exec $real "$@"')
+    assert place.install()['end'] == ['yes']
+    assert set(limits.read_text().splitlines()) == {'trial 0', 'digest 0'}
+
+
 def test_a_program_gets_no_input(place):
     place.content = b'#!/bin/bash\nread line && exit 3\necho k3s version v1.31.4+k3s1\n'
     assert place.install()['end'] == ['yes']
