@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+# Copyright: (c) 2026, k3s-artifact contributors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say where the room of the disk goes while .ci/run is at work, and empty a file that grows without end.
+
+What the tests keep there at a time is less than two gigabytes. Whoever writes more would fill the disk, and what fails
+then is whatever happens to run. So each loss of a gigabyte is printed with the processes that wrote most; a file of
+more than LARGE is named with those that hold it, and emptied; and who goes on and on is ended, if .ci/run started it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+LARGE, STEP, EVERY, PATIENCE = 3 << 30, 1 << 30, 3, 20  # bytes, bytes, seconds, looks
+TEMPORARY = os.environ.get('TMPDIR', '/tmp')
+
+
+def free():
+    room = os.statvfs('.')
+    return room.f_bavail * room.f_frsize
+
+
+def line(pid):
+    """Return what runs as *pid* and what started it, shortened."""
+    said = []
+    while pid > 1 and len(said) < 4:
+        with contextlib.suppress(OSError):
+            words = Path(f'/proc/{pid}/cmdline').read_bytes().replace(b'\0', b' ').decode('utf-8', 'replace')
+            said.append(f'{pid} {" ".join(words.split())[:150]}')
+        pid = parent(pid)
+    return ' < '.join(said)
+
+
+def parent(pid):
+    try:
+        return int(Path(f'/proc/{pid}/stat').read_text(errors='replace').rpartition(')')[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def ours(pid, root):
+    """Return whether .ci/run, the process *root*, has started *pid*, also on a node of the lab."""
+    with contextlib.suppress(OSError):
+        if os.readlink(f'/proc/{pid}/ns/pid') != os.readlink('/proc/self/ns/pid'):
+            return True
+    while pid > 1 and pid != root:
+        pid = parent(pid)
+    return pid == root
+
+
+def pids():
+    return [int(name) for name in os.listdir('/proc') if name.isdigit()]
+
+
+def written():
+    """Return how many bytes each process has written, as far as it can be known."""
+    found = {}
+    for pid in pids():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            found[pid] = int(Path(f'/proc/{pid}/io').read_text().split('\nwrite_bytes: ')[1].split()[0])
+    return found
+
+
+def is_large(state, disk):
+    return stat.S_ISREG(state.st_mode) and state.st_dev == disk and state.st_blocks * 512 > LARGE
+
+
+def held(disk):
+    """Return the large files that are open, by what leads to them: their name, their size, and who holds them."""
+    found = {}
+    for pid in pids():
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(f'/proc/{pid}/fd'):
+                with contextlib.suppress(OSError):
+                    state = os.stat(entry.path)
+                    if is_large(state, disk):
+                        found.setdefault(state.st_ino, (entry.path, os.readlink(entry.path),
+                                                        state.st_blocks * 512, set()))[3].add(pid)
+    return found
+
+
+def lying(disk):
+    """Return the large files below this folder and the temporary one, open or not, as :func:`held` does."""
+    found = {}
+    for place in ('.', TEMPORARY):
+        for folder, _folders, names in os.walk(place):
+            for name in names:
+                path = os.path.join(folder, name)
+                with contextlib.suppress(OSError):
+                    state = os.lstat(path)
+                    if is_large(state, disk):
+                        found[state.st_ino] = (path, os.path.abspath(path), state.st_blocks * 512, set())
+    return found
+
+
+def empty(path, writers):
+    """Empty a file, and end *writers*."""
+    for pid in writers:
+        print(f'  ended: {line(pid)}')
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.truncate(path, 0)
+
+
+def look(before, now):
+    """Print what has been written between two looks, and return the large files."""
+    wrote = {pid: (count - before.get(pid, 0)) >> 20 for pid, count in now.items()}
+    for pid in sorted(wrote, key=lambda pid: -wrote[pid])[:4]:
+        if wrote[pid] > 50:
+            print(f'  wrote {wrote[pid]} MB: {line(pid)}')
+    disk = os.stat('.').st_dev
+    found = {**lying(disk), **held(disk)}
+    if not found:
+        subprocess.run(['du', '-xhd', '5', '-t', '1G', '.', TEMPORARY], stderr=subprocess.DEVNULL, check=False)
+    return found
+
+
+def main():
+    sys.stdout.reconfigure(line_buffering=True)
+    root, seen = os.getppid(), collections.Counter()
+    start, last, before = time.monotonic(), free(), written()
+    while os.getppid() == root:
+        time.sleep(EVERY)
+        room, now = free(), written()
+        if abs(room - last) >= STEP:
+            print(f'{time.monotonic() - start:.0f} s: {room >> 30} GiB free, {(room - last) / (1 << 30):+.1f}')
+            for inode, (path, name, size, holders) in (look(before, now) if room < last else {}).items():
+                print(f'  {name} has {size >> 20} MB; held by: {"; ".join(map(line, holders)) or "nobody"}')
+                empty(path, [pid for pid in holders if seen[inode] > PATIENCE and ours(pid, root)])
+                seen[inode] += 1
+            last = free()
+        before = now
+
+
+if __name__ == '__main__':
+    main()
