@@ -443,6 +443,17 @@ def refuse_all_facts(task_vars):
             raise AnsibleActionFail(f'{error.message} No host was touched.') from None
 
 
+def refuse_no_hosts(pattern, task_vars):
+    """Fail where the hosts of *pattern* were asked for, and there is no inventory, or nothing in it.
+
+    Ansible then has a host of its own, localhost, and calls a play for others a success.
+    """
+    if pattern not in ('', 'localhost') and not task_vars['groups']['all']:
+        sources = ', '.join(map(clean, task_vars.get('ansible_inventory_sources') or ())) or 'no file'
+        raise AnsibleActionFail(f'No host is {clean(pattern)}: the inventory ({sources}) holds none that can be read. '
+                                'Name the file of your hosts with -i.')
+
+
 class ActionModule(ActionBase):
     """Runs on the controller alone, once for all hosts."""
 
@@ -453,9 +464,11 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _ignored, options = self.validate_argument_spec(
             {'of': {'type': 'str'}, 'path': {'type': 'str', 'default': ''},
-             'title': {'type': 'str', 'default': 'K3s artifacts'}, 'check_only': {'type': 'bool', 'default': False}},
+             'title': {'type': 'str', 'default': 'K3s artifacts'}, 'hosts': {'type': 'str', 'default': ''},
+             'check_only': {'type': 'bool', 'default': False}},
             required_if=[('check_only', False, ['of'])])
         if options['check_only']:
+            refuse_no_hosts(options['hosts'], task_vars)
             refuse_all_facts(task_vars)
         problem = obstacle(options['path']) if options['path'] else ''
         if problem:

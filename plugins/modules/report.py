@@ -36,6 +36,13 @@ options:
     description: What stands above the report.
     type: str
     default: K3s artifacts
+  hosts:
+    description:
+      - The pattern that the play is for. With O(check_only=true), an inventory without any host is an error, unless the
+        pattern is V(localhost). Ansible itself warns, does nothing, and succeeds.
+    type: str
+    default: ''
+    version_added: "1.1.0"
   check_only:
     description:
       - Only find out whether a report can be written to O(path), and fail if not. Meant for the start of a play.

@@ -318,7 +318,7 @@ def test_ansible_doc_shows_the_options(tmp_path):
     )
     assert done.returncode == 0, done.stdout
     document = json.loads(done.stdout)['airgap.k3s.report']
-    assert set(document['doc']['options']) == {'of', 'path', 'title', 'check_only'}
+    assert set(document['doc']['options']) == {'of', 'path', 'title', 'hosts', 'check_only'}
     assert set(document['return']) == {'msg', 'table', 'problems', 'hosts'}
     shown = support.ansible(
         'ansible-doc',

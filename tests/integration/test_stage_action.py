@@ -397,6 +397,20 @@ def test_without_the_group_it_is_an_error_that_names_the_groups(cluster):
     assert alone.rc != 0 and 'No host is k3s_cluster.' in ' '.join(alone.output.split())
 
 
+@pytest.mark.parametrize('playbook', ['preflight', 'stage', 'check', 'rollback'])
+@pytest.mark.parametrize('text', [None, '', 'k3s_cluster: {hosts: {}}', 'k3s_cluster: ['],
+                         ids=['mistyped', 'empty', 'nobody in it', 'no YAML'])
+def test_an_inventory_without_a_host_that_can_be_read_is_no_success(tmp_path, playbook, text):
+    inventory = tmp_path / 'hosts.yml'
+    if text is not None:
+        inventory.write_text(text)
+    run = support.play(tmp_path, f'airgap.k3s.{playbook}', hosts=inventory, home='collection')
+    assert run.rc != 0
+    assert (f'No host is k3s_cluster: the inventory ({inventory}) holds none that can be read. Name the file of your '
+            'hosts with -i.' in ' '.join(run.output.split()).replace(' )', ')'))
+    assert len(run.results) == 1
+
+
 @pytest.mark.parametrize('strategy', ['free', 'host_pinned', 'debug', 'linear'])
 def test_the_strategy_of_the_configuration_changes_nothing(cluster, strategy):
     run = cluster.run(env={'ANSIBLE_STRATEGY': strategy})

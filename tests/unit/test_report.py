@@ -560,5 +560,6 @@ def test_the_documentation_has_the_options_that_the_plugin_takes():
         'of': ('str', None),
         'path': ('str', ''),
         'title': ('str', 'K3s artifacts'),
+        'hosts': ('str', ''),
         'check_only': ('bool', False),
     }
