@@ -127,7 +127,7 @@ class ActionModule(stage.ActionModule):
         return found
 
     def _place(self, sent):
-        found = stage.Findings(self._host, stage.known_of(sent))
+        found = stage.Findings(self._host, stage.known_of(self._host, sent))
         rows = [row for row in found.known['files'] if row['action'] != 'nothing']
         if self._task.check_mode or found.problems or not rows:
             return found.result(changed=bool(rows) and not found.problems)
@@ -153,7 +153,7 @@ class ActionModule(stage.ActionModule):
         }.get(kind, f'{dest}{PREVIOUS} cannot be put back: {reason}. Put that right and run again') + '.')
 
     def _finish(self, placed):
-        found = stage.Findings(self._host, stage.known_of(placed))
+        found = stage.Findings(self._host, stage.known_of(self._host, placed))
         if not self._task.check_mode and not found.problems:
             with found.noted():
                 self._prepare(found.known.get('machine'))

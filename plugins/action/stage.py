@@ -216,12 +216,14 @@ def part_of_entry(entry):
     return job, SimpleNamespace(machine=texts['machine'], status=status), texts['waiting'], texts['token']
 
 
-def known_of(result):
-    """Return what a step before noted of the host."""
+def known_of(host, result):
+    """Return what a step before noted of the host; if it noted nothing, why."""
     known = result.get('k3s_artifact')
     files = known.get('files') if isinstance(known, Mapping) else None
     if not isinstance(files, list) or not all(isinstance(row, Mapping) and 'action' in row for row in files):
-        return {'files': [], 'problems': ['The step before noted nothing of this host.']}
+        said = host_row(host, result, in_play=True)
+        return {'files': [], 'unreachable': said['unreachable'],
+                'problems': said['problems'] or ['The step before noted nothing of this host.']}
     return {**known, 'files': [dict(row) for row in files], 'problems': list(known.get('problems') or [])}
 
 
@@ -284,11 +286,11 @@ class ActionModule(ActionBase):
 
     def _step(self):
         """Return the step that the task asks for and, in a list, the result of the step that it goes on from."""
-        unknown = set(self._task.args) - {'step', 'of', 'reported', 'relays', 'served'}
+        unknown = set(self._task.args) - {'step', 'of', 'reported', 'relays', 'served', 'installed'}
         step, name = self._task.args.get('step', 'look'), self._task.args.get('of')
         if unknown or step not in self.STEPS:
             raise AnsibleActionFail(f'{self.NAME} takes the options step, which is one of {", ".join(self.STEPS)}, of, '
-                                    f'reported, relays and served. It got {self._task.args!r}.')
+                                    f'reported, relays, served and installed. It got {self._task.args!r}.')
         if step == 'look':
             return step, []
         if not name or not isinstance(self._vars.get(name), Mapping):  # as it is: what a node said could be a template
@@ -510,7 +512,7 @@ class ActionModule(ActionBase):
 
     def _send(self, looked):
         """Send what the plan says. Nothing is asked of a node that has everything, or that cannot be served."""
-        known = known_of(looked)
+        known = known_of(self._host, looked)
         if self._task.check_mode or known['problems'] or all(row['action'] == 'nothing' for row in known['files']):
             return Findings(self._host, known).result(sent=[])
         self._is_relay = False
@@ -582,7 +584,8 @@ class ActionModule(ActionBase):
     # --- place
 
     def _place(self, sent):
-        found = Findings(self._host, known_of(sent))
+        found = Findings(self._host, known_of(self._host, sent))
+        self._note_packages(found.note)
         if self._task.check_mode or found.problems:
             changes = found.known.get('pruned') or any(row['action'] != 'nothing' for row in found.known['files'])
             return found.result(changed=bool(changes) and not found.problems)
@@ -621,6 +624,15 @@ class ActionModule(ActionBase):
                 self._prune(found)
         return found.result(changed=done > 0 or bool(found.known['pruned']))
 
+    def _note_packages(self, note):
+        """Note for the host if a task that installs its packages has failed there."""
+        for name in self._task.args.get('installed') or ():
+            result = self._vars.get(name)
+            if isinstance(result, Mapping) and (result.get('failed') is True or result.get('unreachable') is True):
+                said = ' '.join(host_row(self._host, result, in_play=True)['problems'])
+                note(f'{self._host}: its SELinux packages are not installed, and nothing is put in place without them: '
+                     f'{said}')
+
     def _prune(self, found, only=''):
         """Remove what the image archives of the host supersede, or with *only* "look" say what would be removed."""
         if not self._switch('k3s_artifact_prune', False):
@@ -647,6 +659,7 @@ class ActionModule(ActionBase):
     def _check(self, result):
         """Fail on a host that has problems, and on no other."""
         row = host_row(self._host, result, in_play=True)
+        self._note_packages(row['problems'].append)
         if not row['problems']:
             return {'changed': False}
         verdict = 'unreachable' if row['unreachable'] else 'failed'

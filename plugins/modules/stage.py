@@ -58,6 +58,13 @@ options:
     description:
       - For V(send), the name of the variable that V(serve) of M(airgap.k3s.relay) registered on the relays.
     type: str
+  installed:
+    description:
+      - For V(place) and V(check), the names of the variables that the tasks which install the host's packages
+        registered. Where one of them failed, that is a problem of the host, and V(place) does nothing there.
+    type: list
+    elements: str
+    version_added: "1.1.0"
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.

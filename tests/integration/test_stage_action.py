@@ -366,6 +366,24 @@ def test_keep_going_stages_what_can_be_and_fails_at_the_end(cluster, phase):
     assert cluster.files('good', 'other') == sorted(cluster.complete('good') + cluster.complete('other'))
 
 
+@pytest.mark.parametrize('goes_on', [True, False])
+@pytest.mark.parametrize('program, pattern', [('dd', '*of=*/nodes/bad/*'), ('mv', '*nodes/bad/bin/k3s')],
+                         ids=['while it is sent', 'while it is put in place'])
+def test_a_host_whose_task_ansible_ends_is_one_that_failed(cluster, program, pattern, goes_on):
+    """By task_timeout: the action ends in the middle, and has no result of its own."""
+    cluster.program(program, f'case "$*" in {pattern}) exec sleep 90 ;; esac')
+    run = cluster.run('airgap.k3s.stage', '-e', f'k3s_artifact_keep_going={goes_on}',
+                      env={'ANSIBLE_TASK_TIMEOUT': '20'})
+    assert run.rc != 0
+    assert re.search('in the expected time frame|Timed out after 20 second', ' '.join(run.output.split())), run.output
+    others = goes_on or program == 'mv'  # renames are done on all hosts at once
+    assert recap(run) == {name: {'changed': int(others and name != 'bad'), 'unreachable': 0,
+                                 'failed': int(name == 'bad')} for name in NODES}, run.output
+    assert cluster.files('good', 'other') == sorted(
+        cluster.complete('good') + cluster.complete('other')) if others else not any(
+        'PARTIAL' not in name for name in cluster.files())
+
+
 @pytest.mark.parametrize('first, second', [
     ('apps.tar', 'apps.tar.extra.tar'), (f'registry.example.com_{"x" * 100}_alpha.tar',
                                          f'registry.example.com_{"x" * 100}_beta.tar')], ids=['a dot', 'long'])

@@ -153,3 +153,15 @@ def test_packages_that_cannot_be_installed_keep_k3s_from_every_node(site_of_rpm,
         assert not each.path('/usr/local/bin/k3s').exists()
     again = stage()
     assert again.rc == 0 and set(PACKAGES) <= set(installed(node)), again.output
+
+
+def test_packages_that_cannot_be_installed_keep_k3s_from_that_node_alone_where_each_is_for_itself(site_of_rpm, amd64):
+    stage, node, _airgap = site_of_rpm
+    run = stage('-e', 'k3s_artifact_keep_going=true', key='other.asc')
+    assert run.rc != 0, run.output
+    problem, = run.result('rpm', 'Put everything in place')['k3s_artifact']['problems']
+    assert 'its SELinux packages are not installed' in problem and 'Failed to validate GPG signature' in problem
+    assert not node.path('/usr/local/bin/k3s').exists() and 'k3s-selinux' not in installed(node)
+    assert amd64.run('/usr/local/bin/k3s --version').stdout.startswith(f'k3s version {VERSION}')
+    again = stage()
+    assert again.rc == 0 and set(PACKAGES) <= set(installed(node)), again.output
