@@ -307,7 +307,7 @@ def test_nothing_but_a_missing_script_and_a_program_without_a_version_is_warned_
     parent, run = ran
     assert 'Traceback' not in run.output
     output = ''.join(run.output.split())
-    after = r'\[WARNING\]|TASK\[|PLAY|ok:|skipping:|fatal:|\.\.\.ignoring|changed:'
+    after = r'\[WARNING\]|\[ERROR\]|TASK\[|PLAY|ok:|skipping:|fatal:|\.\.\.ignoring|changed:'
     warned = re.findall(rf'\[WARNING\]:(.*?)(?={after})', output)
     known = [f'{parent}/per-arch/arm holds no k3s-install.sh: k3s-ansible will try to download it. Put the install '
              'script of the K3s release there.',

@@ -373,9 +373,9 @@ def test_a_host_whose_task_ansible_ends_is_one_that_failed(cluster, program, pat
     """By task_timeout: the action ends in the middle, and has no result of its own."""
     cluster.program(program, f'case "$*" in {pattern}) exec sleep 90 ;; esac')
     run = cluster.run('airgap.k3s.stage', '-e', f'k3s_artifact_keep_going={goes_on}',
-                      env={'ANSIBLE_TASK_TIMEOUT': '20'})
+                      env={'ANSIBLE_TASK_TIMEOUT': '12'})
     assert run.rc != 0
-    assert re.search('in the expected time frame|Timed out after 20 second', ' '.join(run.output.split())), run.output
+    assert re.search('in the expected time frame|Timed out after 12 second', ' '.join(run.output.split())), run.output
     others = goes_on or program == 'mv'  # renames are done on all hosts at once
     assert recap(run) == {name: {'changed': int(others and name != 'bad'), 'unreachable': 0,
                                  'failed': int(name == 'bad')} for name in NODES}, run.output
