@@ -5,8 +5,9 @@
 """Say where the room of the disk goes while .ci/run is at work, and empty a file that grows without end.
 
 What the tests keep there at a time is less than two gigabytes. Whoever writes more would fill the disk, and what fails
-then is whatever happens to run. So each loss of a gigabyte is printed with the processes that wrote most; a file of
-more than LARGE is named with those that hold it, and emptied; and who goes on and on is ended, if .ci/run started it.
+then is whatever happens to run. So each loss of a gigabyte is printed with the processes that wrote most, and a file of
+more than LARGE with those that hold it. If it is a file of the tests, it is emptied; who goes on and on is ended, if
+.ci/run started it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 LARGE, STEP, EVERY, PATIENCE = 3 << 30, 1 << 30, 3, 20  # bytes, bytes, seconds, looks
 TEMPORARY = os.environ.get('TMPDIR', '/tmp')
+DELETED = ' (deleted)'  # what the kernel writes behind the name of a file that has none any more
 
 
 def free():
@@ -49,10 +51,7 @@ def parent(pid):
 
 
 def ours(pid, root):
-    """Return whether .ci/run, the process *root*, has started *pid*, also on a node of the lab."""
-    with contextlib.suppress(OSError):
-        if os.readlink(f'/proc/{pid}/ns/pid') != os.readlink('/proc/self/ns/pid'):
-            return True
+    """Return whether *root*, the process of .ci/run, has started *pid*."""
     while pid > 1 and pid != root:
         pid = parent(pid)
     return pid == root
@@ -89,10 +88,21 @@ def held(disk):
     return found
 
 
+def places():
+    """Return the folders in which everything is of the tests."""
+    return [os.getcwd(), *map(str, Path(TEMPORARY).glob('pytest-of-*'))]
+
+
+def is_of_the_tests(name, holders, root):
+    if name.endswith(DELETED):
+        return any(ours(pid, root) for pid in holders)
+    return any(Path(place) in Path(name).parents for place in places())
+
+
 def lying(disk):
-    """Return the large files below this folder and the temporary one, open or not, as :func:`held` does."""
+    """Return the large files of the tests, open or not, as :func:`held` does."""
     found = {}
-    for place in ('.', TEMPORARY):
+    for place in places():
         for folder, _folders, names in os.walk(place):
             for name in names:
                 path = os.path.join(folder, name)
@@ -137,8 +147,9 @@ def main():
             print(f'{time.monotonic() - start:.0f} s: {room >> 30} GiB free, {(room - last) / (1 << 30):+.1f}')
             for inode, (path, name, size, holders) in (look(before, now) if room < last else {}).items():
                 print(f'  {name} has {size >> 20} MB; held by: {"; ".join(map(line, holders)) or "nobody"}')
-                empty(path, [pid for pid in holders if seen[inode] > PATIENCE and ours(pid, root)])
-                seen[inode] += 1
+                if is_of_the_tests(name, holders, root):
+                    empty(path, [pid for pid in holders if seen[inode] > PATIENCE and ours(pid, root)])
+                    seen[inode] += 1
             last = free()
         before = now
 
