@@ -44,9 +44,9 @@ MODES = {'binary': '0755', 'script': '0755', 'archive': '0644', 'package': '0644
 PLACED = ('archive', 'script', 'binary')
 RELEASED_ARCHIVE = 'k3s-airgap-images-'
 # What K3s calls its own archives: architecture and version are all that may differ.
-OWN_ARCHIVE = re.compile(r'k3s-airgap-images'
-                         r'(-({}|v?[0-9][\w.+]*(-(rc|alpha|beta)[0-9.]*)?([-+]k3s[0-9]+)?))+({})'.format(
-    '|'.join(map(re.escape, k3s_artifact.ARCH_WORDS)), '|'.join(map(re.escape, ARCHIVE_SUFFIXES))), re.ASCII)
+OWN_ARCHIVE = re.compile(
+    r'k3s-airgap-images(-({}|v?[0-9][\w.+]*(-(rc|alpha|beta)[0-9.]*)?([-+]k3s[0-9]+)?))+({})'.format(
+        '|'.join(map(re.escape, k3s_artifact.ARCH_WORDS)), '|'.join(map(re.escape, ARCHIVE_SUFFIXES))), re.ASCII)
 ARTIFACT_FIELDS = ('source', 'size', 'sha256', 'verified', 'version')
 LONGEST_PROBLEM = 4000  # characters
 PACKAGES_FOLDER = '/var/cache/k3s-artifact'  # of the node, while packages are installed
