@@ -21,6 +21,10 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests' / 'integration' / 'lab'))
+
+from lab_system import command_line, process_ids, send
+
 LARGE, STEP, EVERY, PATIENCE = 3 << 30, 1 << 30, 3, 20  # bytes, bytes, seconds, looks
 TEMPORARY = os.environ.get('TMPDIR', '/tmp')
 DELETED = ' (deleted)'  # what the kernel writes behind the name of a file that has none any more
@@ -35,9 +39,8 @@ def line(pid):
     """Return what runs as *pid* and what started it, shortened."""
     said = []
     while pid > 1 and len(said) < 4:
-        with contextlib.suppress(OSError):
-            words = Path(f'/proc/{pid}/cmdline').read_bytes().replace(b'\0', b' ').decode('utf-8', 'replace')
-            said.append(f'{pid} {" ".join(words.split())[:150]}')
+        words = ' '.join(command_line(pid)).split()
+        said.append(f'{pid} {" ".join(words)[:150]}')
         pid = parent(pid)
     return ' < '.join(said)
 
@@ -56,14 +59,10 @@ def ours(pid, root):
     return pid == root
 
 
-def pids():
-    return [int(name) for name in os.listdir('/proc') if name.isdigit()]
-
-
 def written():
     """Return how many bytes each process has written, as far as it can be known."""
     found = {}
-    for pid in pids():
+    for pid in process_ids():
         with contextlib.suppress(OSError, ValueError, IndexError):
             found[pid] = int(Path(f'/proc/{pid}/io').read_text().split('\nwrite_bytes: ')[1].split()[0])
     return found
@@ -76,7 +75,7 @@ def is_large(state, disk):
 def held(disk):
     """Return the large files that are open, by what leads to them: their name, their size, and who holds them."""
     found = {}
-    for pid in pids():
+    for pid in process_ids():
         with contextlib.suppress(OSError):
             for entry in os.scandir(f'/proc/{pid}/fd'):
                 with contextlib.suppress(OSError):
@@ -116,8 +115,7 @@ def empty(path, writers):
     """Empty a file, and end *writers*."""
     for pid in writers:
         print(f'  ended: {line(pid)}')
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+    send(writers, signal.SIGKILL)
     with contextlib.suppress(OSError):
         os.truncate(path, 0)
 
