@@ -181,8 +181,9 @@ class ActionModule(stage.ActionModule):
                 found.known['warnings'].append(f'{job.artifact.source} {names or "holds images without a name"}. Its '
                                                f'images are not compared.')
             else:
-                row['came'], row['missing'], row['elsewhere'] = compared(names, there, platform)
-                for sentence in sentences(job.dest, names, *compared(names, there, platform), platform):
+                state, missing, elsewhere = compared(names, there, platform)
+                row.update(came=state, missing=missing, elsewhere=elsewhere)
+                for sentence in sentences(job.dest, names, state, missing, elsewhere, platform):
                     found.note(f'{self._host}: {sentence}.')
 
     def _listed(self, dest):

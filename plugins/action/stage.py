@@ -216,14 +216,19 @@ def part_of_entry(entry):
     return job, SimpleNamespace(machine=texts['machine'], status=status), texts['waiting'], texts['token']
 
 
+def failure_of(host, result):
+    """Return what is said of a task that failed on the host, '' if it did not."""
+    is_lost = isinstance(result, Mapping) and (result.get('failed') is True or result.get('unreachable') is True)
+    return ' '.join(host_row(host, result, in_play=True)['problems']) if is_lost else ''
+
+
 def known_of(host, result):
     """Return what a step before noted of the host; if it noted nothing, why."""
     known = result.get('k3s_artifact')
     files = known.get('files') if isinstance(known, Mapping) else None
     if not isinstance(files, list) or not all(isinstance(row, Mapping) and 'action' in row for row in files):
-        said = host_row(host, result, in_play=True)
-        return {'files': [], 'unreachable': said['unreachable'],
-                'problems': said['problems'] or ['The step before noted nothing of this host.']}
+        return {'files': [], 'unreachable': result.get('unreachable') is True,
+                'problems': [failure_of(host, result) or 'The step before noted nothing of this host.']}
     return {**known, 'files': [dict(row) for row in files], 'problems': list(known.get('problems') or [])}
 
 
@@ -627,9 +632,8 @@ class ActionModule(ActionBase):
     def _note_packages(self, note):
         """Note for the host if a task that installs its packages has failed there."""
         for name in self._task.args.get('installed') or ():
-            result = self._vars.get(name)
-            if isinstance(result, Mapping) and (result.get('failed') is True or result.get('unreachable') is True):
-                said = ' '.join(host_row(self._host, result, in_play=True)['problems'])
+            said = failure_of(self._host, self._vars.get(name))
+            if said:
                 note(f'{self._host}: its SELinux packages are not installed, and nothing is put in place without them: '
                      f'{said}')
 
