@@ -1674,14 +1674,13 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
         has_name = (name.startswith('k3s') or 'k3s_binary_map' in self._vars) and self._prepared().is_binary_name(name)
         if has_name and (not dest or place in map(os.path.dirname, homes)):
             return Request('binary', named or self._absolute(source), self._install_path, '0755')
-        if not dest or not named or not (has_name or os.path.basename(place) == os.path.basename(self._install_path)):
+        if not dest or not named or not os.path.isfile(named):
             return None
-        if not self._prepared().is_elf_executable(named):
-            return None
-        same_name = os.path.basename(place) == os.path.basename(self._install_path)
-        folders = os.path.dirname(place), os.path.dirname(self._install_path)
-        leads_there = same_name and self._delivery().leads_to(*folders)
-        if not has_name and not leads_there:
+        folder, base = os.path.split(self._install_path)
+        is_folder = dest.endswith('/') or os.path.basename(place) != base
+        lands_in, lands_as = os.path.split(os.path.join(place, name) if is_folder else place)
+        leads_there = lands_as == base and self._delivery().leads_to(lands_in, folder)
+        if not leads_there and not (has_name and self._prepared().is_elf_executable(named)):
             return None
         if not leads_there:
             display.warning(f'{dest} is not the install path of K3s: the binary goes to {self._install_path}. '

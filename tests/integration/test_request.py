@@ -53,6 +53,8 @@ CASES = {
     'the install path through a link': case('airgap/' + FOREIGN_NAME, f'{NODE}/link/k3s', 'bin/k3s'),
     'a program of another name to the install path': case('other/wrong-program', DEST, 'bin/k3s'),
     'a program of another name through a link': case('other/wrong-program', f'{NODE}/link/k3s', 'bin/k3s'),
+    'what is no program through a link': case('other/page.html', f'{NODE}/link/k3s', 'bin/k3s'),
+    'a text called k3s to the folder through a link': case('other/k3s', f'{NODE}/link/', 'bin/k3s'),
     'what is no program to the install path': case('other/page.html', DEST, 'bin/k3s'),
     'a missing file to the install path': case(f'airgap/gone/{FOREIGN_NAME}', DEST, 'bin/k3s'),
     # no destination, the folder, elsewhere
@@ -63,6 +65,7 @@ CASES = {
     'a binary to elsewhere': case('airgap/' + FOREIGN_NAME, f'{NODE}/elsewhere', 'bin/k3s'),
     'a program of another name to the folder': case('other/wrong-program', BIN + '/', None, 'bin/wrong-program'),
     'a program of another name to elsewhere': case('other/wrong-program', f'{NODE}/tool', None, 'tool'),
+    'a text that shall be called k3s elsewhere': case('other/page.html', f'{NODE}/agent/k3s', None, 'agent/k3s'),
     'a text called k3s to elsewhere': case('other/k3s', f'{NODE}/settings', None, 'settings'),
     # what copy does besides copying a file of the controller
     'content': case(None, DEST, None, 'bin/k3s', content='#!/bin/sh\n'),
