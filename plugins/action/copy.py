@@ -1680,9 +1680,9 @@ class ActionModule(core_copy().ActionModule):  # type: ignore[misc]
         is_folder = dest.endswith('/') or os.path.basename(place) != base
         lands_in, lands_as = os.path.split(os.path.join(place, name) if is_folder else place)
         leads_there = lands_as == base and self._delivery().leads_to(lands_in, folder)
-        if not leads_there and not (has_name and self._prepared().is_elf_executable(named)):
-            return None
         if not leads_there:
+            if not has_name or not self._prepared().is_elf_executable(named):
+                return None
             display.warning(f'{dest} is not the install path of K3s: the binary goes to {self._install_path}. '
                             f'Set k3s_artifact_dest to move it on purpose.')
         return Request('binary', named, self._install_path, '0755')
